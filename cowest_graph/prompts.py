@@ -1,0 +1,160 @@
+"""The prompts of the method (paper, Figure 7, in our words), and how an answer is read back.
+
+Knows wording and formats. Knows no model and no graph. `PROMPTS_VERSION` is stored in every trace:
+change it with the wording, so that traces made with other words are told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.prompts import ChatPromptTemplate
+
+PROMPTS_VERSION = "1"
+
+DraftStyle = Literal["answer", "knowledge", "chain_of_thought"]
+
+_DRAFT_STYLES: dict[str, str] = {
+    "answer": "Give the answer in a few words, after the word Answer: and nothing else.",
+    "knowledge": "Write down what one has to know about this subject to answer. Do not answer.",
+    "chain_of_thought": "Explain in one sentence, then give the answer.",
+}
+
+_FORMAT = (
+    "Keep strictly to this format and write nothing else:\n"
+    "Explanation: one paragraph that analyses the question and gives the reason\n"
+    "Answer: a few words, as brief as possible"
+)
+
+SOLO = ChatPromptTemplate.from_messages(
+    [("human", "{query}\n\nExplain your reasoning, then give the final result. " + _FORMAT)]
+)
+"""The strong model alone, with chain of thought: z ~ π_s(x)."""
+
+REFINE = ChatPromptTemplate.from_messages(
+    [
+        (
+            "human",
+            "Here are a question and what a domain expert model wrote about it. Rely on the expert "
+            "where it is helpful and correct; otherwise answer from your own knowledge.\n\n"
+            "Question: {query}\n\nExpert:\n{draft}\n\n" + _FORMAT,
+        )
+    ]
+)
+"""The collaboration: y* ~ π_s(x, y)."""
+
+JUDGE = ChatPromptTemplate.from_messages(
+    [
+        (
+            "human",
+            "Score how correct a model's output is, from 1 to 10, given the ground truth.\n\n"
+            "1: the answer and the explanation have major errors\n"
+            "3: the answer is partly correct, the explanation has minor errors\n"
+            "6: the answer differs a little from the ground truth but means the same, and the "
+            "explanation is reasonable\n"
+            "10: the answer is exactly the ground truth, and the explanation is reasonable\n\n"
+            "Question: {query}\n\nGround truth: {reference}\n\nModel output:\n{output}\n\n"
+            "Reply with one integer from 1 to 10 and nothing else.",
+        )
+    ]
+)
+"""The evaluator E, which sees the reference."""
+
+JUDGE_AGAIN = "That was not a score. Reply with one integer from 1 to 10 and nothing else."
+"""The corrective turn after a garbled score."""
+
+ANSWER_SCHEMA: dict[str, Any] = {
+    "title": "refined_answer",
+    "description": "An explanation and the short final answer.",
+    "type": "object",
+    "properties": {
+        "explanation": {"type": "string", "description": "One paragraph of reasoning."},
+        "answer": {"type": "string", "description": "A few words."},
+    },
+    "required": ["explanation", "answer"],
+    "additionalProperties": False,
+}
+"""The answer's format for endpoints that can force a JSON schema."""
+
+_ANSWER = re.compile(r"^[\s*#>_-]*(?:final\s+)?answer[*_]*\s*:[*_]*\s*(.*)", re.I | re.M)
+_EXPLANATION = re.compile(r"^[\s*#>_-]*explanation[*_]*\s*:[*_]*\s*", re.I)
+_SHORT = 20  # words that an answer without its marker may have at most
+
+
+def draft_prompt(style: str = "chain_of_thought") -> ChatPromptTemplate:
+    """The weak model's prompt in one of the paper's three draft styles (section 4.3, Figure 3).
+
+    Args:
+        style: answer, knowledge, or chain_of_thought (the paper's best).
+
+    Raises:
+        ValueError: for another style.
+    """
+    if style not in _DRAFT_STYLES:
+        raise ValueError(f"no draft style {style!r}; there are: {', '.join(_DRAFT_STYLES)}")
+    return ChatPromptTemplate.from_messages([("system", _DRAFT_STYLES[style]), ("human", "{query}")])
+
+
+def completion(reference: str, explanation: str | None = None) -> str:
+    """A reference as a draft should say it: the explanation where there is one, then the answer."""
+    answer = f"Answer: {reference}"
+    return f"Explanation: {explanation}\n{answer}" if explanation else answer
+
+
+def final_answer(output: str | BaseMessage) -> str | None:
+    """The short answer in a model's output; None when it cannot be told.
+
+    Reads the last `Answer:` line, or the `answer` of a JSON object. A single short line without
+    either counts as the answer itself.
+
+    >>> final_answer("Explanation: 3 follows 2.\\nAnswer: 3")
+    '3'
+    >>> final_answer('{"explanation": "3 follows 2.", "answer": "3"}')
+    '3'
+    >>> final_answer("First, we add the two numbers.\\nThen we stop.") is None
+    True
+    """
+    text = text_of(output).strip()
+    if (parsed := _as_json(text)) is not None:
+        return str(parsed["answer"]).strip() or None
+    if found := _ANSWER.findall(text):
+        return found[-1].strip().strip("*_").strip() or None
+    if _EXPLANATION.match(text) or "\n" in text or len(text.split()) > _SHORT:
+        return None
+    return text or None
+
+
+def explanation_of(output: str | BaseMessage) -> str | None:
+    """The explanation in a model's output; None when it has none."""
+    text = text_of(output).strip()
+    if (parsed := _as_json(text)) is not None:
+        return str(parsed.get("explanation") or "").strip() or None
+    body = _ANSWER.split(text)[0]
+    return _EXPLANATION.sub("", body).strip() or None
+
+
+def readable(message: AIMessage) -> AIMessage:
+    """The message with a JSON answer written out as `Explanation: … Answer: …`; others as they are."""
+    parsed = _as_json(text_of(message).strip())
+    if parsed is None:
+        return message
+    said = completion(str(parsed["answer"]), str(parsed.get("explanation") or "") or None)
+    return message.model_copy(update={"content": said})
+
+
+def text_of(output: str | BaseMessage) -> str:
+    """The text of a message, or the text itself."""
+    return output if isinstance(output, str) else str(output.text)
+
+
+def _as_json(text: str) -> dict[str, Any] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return parsed if isinstance(parsed, dict) and "answer" in parsed else None

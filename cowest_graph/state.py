@@ -1,0 +1,86 @@
+"""The graph's state: its keys, their types, and the paper's symbol beside each.
+
+Knows plain data only (text, numbers, messages), so that every checkpointer can store it. Knows no
+model, no store and no prompt.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict
+
+Reference = str | list[str]
+"""ŷ: the ground truth, or several accepted ones."""
+
+
+class CallRecord(TypedDict, total=False):
+    """One finished or failed model call, as plain data. Missing is None, never 0."""
+
+    role: str  # draft, refine, solo, evaluate
+    model: str | None
+    weak_version: str | None  # adapter that wrote a draft
+    input_tokens: int | None
+    output_tokens: int | None
+    seconds: float | None
+    finish_reason: str | None
+    failure: str | None  # its kind: rate_limit, timeout, server_error, unparsable, …
+    error: str | None  # its text
+
+
+class Query(TypedDict, total=False):
+    """What goes into a collaboration: `query`, or `messages` whose last human turn is the query."""
+
+    query: str  # x
+    messages: Annotated[list[AnyMessage], add_messages]
+    reference: Reference | None  # ŷ
+    explanation: str | None  # why the reference is right, where the data says so
+    domain: str | None
+
+
+class Collaboration(Query, total=False):
+    """The state of one draft → refine → evaluate pass."""
+
+    weak_version: str | None  # which adapter of π_w drafts; pinned when the pass begins
+    draft: AIMessage | None  # y
+    answer: AIMessage | None  # y*
+    score: float | None  # E(y*)
+    calls: Annotated[list[CallRecord], operator.add]
+
+
+class Answered(TypedDict, total=False):
+    """What a collaboration gives back."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    draft: AIMessage | None
+    answer: AIMessage | None
+    score: float | None
+
+
+class Collected(TypedDict, total=False):
+    """What a collector gives back: the stored trace as plain data, and its key."""
+
+    key: str
+    trace: dict[str, Any]
+
+
+class Collection(Query, Collected, total=False):
+    """The state of Algorithm 1's inner loop for one query: z once, K attempts beside it."""
+
+    weak_version: str | None
+    solo: AIMessage | None  # z
+    solo_score: float | None  # E(z)
+    attempts: Annotated[list[dict[str, Any]], operator.add]
+    calls: Annotated[list[CallRecord], operator.add]
+    finished: dict[str, Any]  # slot → part: calls that an interrupted run already paid for
+
+
+def references(reference: Reference | None) -> Sequence[str]:
+    """The accepted references as a list; empty when there is none."""
+    if reference is None:
+        return []
+    return [reference] if isinstance(reference, str) else list(reference)
