@@ -1,0 +1,240 @@
+"""Loading a model for training: by Unsloth, or by transformers and PEFT; and what the machine can.
+
+Knows devices, precisions and both ways to a PEFT model; it is the only file that names Unsloth.
+Knows no rows, no recipe and no registry.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.job import Kind, TrainingJob, model_folder, nearest
+
+Backend = Literal["plain", "unsloth"]
+
+_LIBRARIES = ("cowest-graph", "torch", "transformers", "peft", "trl", "datasets", "accelerate")
+_FAST_BF16_ON_CPU = ("avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What training runs on: the backend, the device and the precision, each with its reason."""
+
+    backend: Backend
+    device: Literal["cuda", "cpu"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    reasons: tuple[str, ...]
+
+
+def machine(job: TrainingJob) -> Machine:
+    """What this job runs on here, decided from the job and from what the hardware has."""
+    import torch
+
+    backend, why_backend = choose(job)
+    device: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
+    precision, why_precision = _precision(job.precision, device)
+    return Machine(backend, device, precision, (why_backend, why_precision))
+
+
+def choose(job: TrainingJob) -> tuple[Backend, str]:
+    """The backend, and why it is this one. Imports torch at most.
+
+    Raises:
+        RuntimeError: when the job asks for Unsloth and it cannot run here.
+    """
+    if job.backend == "plain":
+        return "plain", "backend plain (transformers and PEFT): the job asks for it"
+    hindrance = _unsloth_hindrance()
+    if hindrance is None:
+        return "unsloth", "backend unsloth: it is installed and there is a CUDA GPU"
+    if job.backend == "unsloth":
+        raise RuntimeError(f"the job asks for the backend unsloth, but {hindrance}; take 'plain'")
+    return "plain", f"backend plain (transformers and PEFT): {hindrance}"
+
+
+def prepare(backend: Backend) -> None:
+    """Import the backend; it must come before transformers, TRL and PEFT, which Unsloth patches."""
+    if backend == "unsloth":
+        # The check of DPO's start needs logits, which Unsloth's fused losses leave out otherwise.
+        os.environ.setdefault("UNSLOTH_RETURN_LOGITS", "1")
+        importlib.import_module("unsloth")
+
+
+def settings(
+    job: TrainingJob, kind: Kind, machine: Machine, folder: Path, note: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments for PEFT and for TRL, fitted to the machine; what is changed is noted.
+
+    What the job's own `args` say is left as it is.
+
+    Args:
+        job: its preset and overlays are resolved for `kind`.
+        kind: "sft" or "dpo".
+        machine: from `machine`.
+        folder: where TRL may write.
+        note: called with one sentence a change.
+
+    Returns:
+        Arguments of `peft.LoraConfig`, and of TRL's config.
+    """
+    lora, args = job.resolved(kind)
+    on_cpu = machine.device == "cpu"
+    for reason in machine.reasons:
+        note(reason)
+    if on_cpu and args.get("gradient_checkpointing") and "gradient_checkpointing" not in job.args:
+        args["gradient_checkpointing"] = False
+        note(
+            "gradient checkpointing is off: on a CPU it costs time and saves nothing that is short"
+        )
+    ours = {
+        "output_dir": str(folder / "checkpoints"),
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "bf16": machine.precision == "bf16",
+        "fp16": machine.precision == "fp16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would hide the loss that `step_watch` ends on
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return lora, {**ours, **args}
+
+
+def configure(config: type, values: Mapping[str, Any]) -> Any:
+    """`config(**values)` for a library's dataclass.
+
+    Raises:
+        ValueError: for an argument it does not have, with the nearest one that it has.
+    """
+    known = [field.name for field in fields(config) if field.init]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{config.__name__} has no argument {name!r}{nearest(name, known)}")
+    return config(**values)
+
+
+def load(
+    job: TrainingJob,
+    machine: Machine,
+    *,
+    lora: Mapping[str, Any],
+    args: Any,
+    start: Path | None = None,
+) -> tuple[Any, Any]:
+    """The model to train, as a `peft.PeftModel` whose adapter "default" is trainable.
+
+    Args:
+        job: names the model and the seed.
+        machine: from `machine`.
+        lora: arguments of `peft.LoraConfig` for a new adapter.
+        args: TRL's config; its max_length and gradient_checkpointing matter to Unsloth.
+        start: a saved adapter to go on with, instead of a new one.
+
+    Returns:
+        The model and its tokenizer.
+
+    Raises:
+        FileNotFoundError: when there is no such model.
+        ValueError: when the model is quantized by its own configuration, or `lora` is wrong.
+    """
+    folder = model_folder(job.model)
+    if machine.backend == "unsloth":
+        return _load_unsloth(job, machine, folder, lora, args, start)
+    return _load_plain(machine, folder, lora, start)
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """The versions of Python and of the libraries that training depends on."""
+    names = (*_LIBRARIES, "unsloth") if backend == "unsloth" else _LIBRARIES
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+            continue
+    return found
+
+
+def _load_plain(
+    machine: Machine, folder: Path, lora: Mapping[str, Any], start: Path | None
+) -> tuple[Any, Any]:
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(machine.precision))
+    if start:
+        return PeftModel.from_pretrained(model, start, is_trainable=True), tokenizer
+    config = configure(LoraConfig, {"task_type": "CAUSAL_LM", **lora})
+    return get_peft_model(model, config), tokenizer
+
+
+def _load_unsloth(
+    job: TrainingJob,
+    machine: Machine,
+    folder: Path,
+    lora: Mapping[str, Any],
+    args: Any,
+    start: Path | None,
+) -> tuple[Any, Any]:
+    from unsloth import FastLanguageModel
+
+    checkpointing = "unsloth" if args.gradient_checkpointing else False
+    # Given an adapter's folder, Unsloth loads the base it names and the adapter as trainable.
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=str(start or folder),
+        max_seq_length=args.max_length,
+        dtype=_dtype(machine.precision),
+        load_in_4bit=False,
+        use_gradient_checkpointing=checkpointing,
+        use_exact_model_name=True,  # never another upload of "the same" weights
+        random_state=job.seed,
+    )
+    if start is None:
+        # PEFT's own choice for Llama where the job names none; Unsloth's would be all seven.
+        chosen = {"target_modules": ["q_proj", "v_proj"], **lora}
+        model = FastLanguageModel.get_peft_model(
+            model, use_gradient_checkpointing=checkpointing, random_state=job.seed, **chosen
+        )
+    return model, tokenizer
+
+
+def _unsloth_hindrance() -> str | None:
+    if importlib.util.find_spec("unsloth") is None:
+        return "unsloth is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "unsloth needs a CUDA GPU, and there is none"
+
+
+def _precision(asked: str, device: str) -> tuple[Literal["fp32", "bf16", "fp16"], str]:
+    import torch
+
+    if device == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        best: Literal["fp32", "bf16", "fp16"] = "bf16" if fast else "fp16"
+        has = f"{torch.cuda.get_device_name()} {'has' if fast else 'lacks'} bf16"
+    else:
+        found = [f for f in _FAST_BF16_ON_CPU if torch.cpu.get_capabilities().get(f)]
+        best = "bf16" if found else "fp32"
+        has = f"the CPU has {found[0]}" if found else "the CPU has no fast bf16"
+    if asked == "auto":
+        return best, f"precision {best}: {has}"
+    chosen: Literal["fp32", "bf16", "fp16"] = asked  # type: ignore[assignment]  # checked by the job
+    return chosen, f"precision {chosen}: the job asks for it ({has})"
+
+
+def _dtype(precision: str) -> Any:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -1,0 +1,202 @@
+"""The training job: which model, which preset, and what is laid over it.
+
+Knows the presets (the paper's and one for tiny models) and how a job is written as JSON. Knows no
+torch, no TRL and no PEFT: `lora` and `args` are handed to them unread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["sft", "dpo"]
+
+PRESETS: dict[str, dict[Kind, dict[str, dict[str, Any]]]] = {
+    # Paper, Appendix B.2. What it leaves open stays at the libraries' defaults: PEFT's target
+    # modules, TRL's beta (0.1) and linear decay.
+    "paper": {
+        "sft": {
+            "lora": {"r": 16, "lora_alpha": 16},
+            "args": {
+                "learning_rate": 1.4e-5,
+                "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": 8,
+                "num_train_epochs": 1,
+                "gradient_checkpointing": True,
+                "max_length": 2048,  # 1028 new tokens and their prompt
+            },
+        },
+        "dpo": {
+            "lora": {"r": 16, "lora_alpha": 16},
+            "args": {
+                "learning_rate": 1.41e-5,
+                "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": 16,
+                "num_train_epochs": 1,
+                "optim": "rmsprop",
+                "gradient_checkpointing": True,
+                "max_length": 2048,
+            },
+        },
+    },
+    # For models of some 100 to 400 million parameters, on a CPU, in minutes. The paper's rates are
+    # some 200 times below what moves a model of this size.
+    "tiny": {
+        "sft": {
+            "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
+            "args": {
+                "learning_rate": 2e-3,
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 1,
+                "num_train_epochs": 2,
+                "lr_scheduler_type": "linear",
+                "gradient_checkpointing": False,
+                "max_length": 1024,
+            },
+        },
+        "dpo": {
+            "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
+            "args": {
+                "learning_rate": 2e-5,
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 1,
+                "num_train_epochs": 1,
+                "optim": "adamw_torch",
+                "gradient_checkpointing": False,
+                "max_length": 1024,
+            },
+        },
+    },
+}
+"""Preset → recipe → arguments of `peft.LoraConfig` ("lora") and of TRL's config ("args")."""
+
+_CHOICES = {
+    "preset": tuple(PRESETS),
+    "backend": ("auto", "plain", "unsloth"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train and how; the same job serves SFT and DPO.
+
+    >>> job = TrainingJob("models/weak", preset="tiny", args={"num_train_epochs": 3})
+    >>> TrainingJob.from_json(job.to_json()) == job
+    True
+
+    Args:
+        model: a model's folder, or its name on a hub.
+        preset: "paper" (Appendix B.2) or "tiny" (100 to 400 million parameters on a CPU).
+        backend: "unsloth", "plain" (transformers and PEFT), or "auto": Unsloth where it can run.
+        precision: "fp32", "bf16", "fp16", or "auto": what the machine computes fast.
+        lora: laid over the preset, passed to `peft.LoraConfig` unread. DPO goes on with the SFT
+            adapter and takes its shape from there.
+        args: laid over the preset, passed to `trl.SFTConfig` or `trl.DPOConfig` unread.
+        seed: of the adapter's first weights and of the order of rows.
+        time_limit: seconds after which training ends with the step it is at and the adapter is
+            kept; None for no limit.
+
+    Raises:
+        ValueError: for an empty model, an unknown choice, or a time limit that is not above 0.
+    """
+
+    model: str
+    preset: str = "paper"
+    backend: str = "auto"
+    precision: str = "auto"
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", str(self.model))
+        if not self.model.strip():
+            raise ValueError("the job names no model; give a model's folder or its name on a hub")
+        for name, choices in _CHOICES.items():
+            if (given := getattr(self, name)) not in choices:
+                raise ValueError(f"no {name} {given!r}{nearest(str(given), choices)}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"the time limit is {self.time_limit} s; it must be above 0, or None")
+
+    def resolved(self, kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The preset with this job's own `lora` and `args` laid over it.
+
+        Args:
+            kind: "sft" or "dpo".
+
+        Returns:
+            Arguments of `peft.LoraConfig`, and of TRL's config.
+        """
+        preset = PRESETS[self.preset][kind]
+        return {**preset["lora"], **self.lora}, {**preset["args"], **self.args}
+
+    def to_json(self) -> str:
+        """The job as one JSON object."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingJob:
+        """A job from the JSON object that `to_json` writes; fields left out have their defaults.
+
+        Raises:
+            ValueError: when the text is no JSON object, lacks the model, or has an unknown key.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"a job is a JSON object, and this is a {type(values).__name__}")
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ValueError(f"a job has no key {key!r}{nearest(key, known)}")
+        if "model" not in values:
+            raise ValueError("the job names no model; give a model's folder or its name on a hub")
+        return cls(**values)
+
+
+def model_folder(model: str) -> Path:
+    """The folder with a model's weights.
+
+    Args:
+        model: a folder, or a name on a hub that is in the local cache or can be downloaded.
+
+    Raises:
+        FileNotFoundError: when there is no such folder, or it lacks config.json or the weights, or
+            the name is neither cached nor reachable.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _complete(folder).resolve()
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise FileNotFoundError(f"no model folder {model}; give a folder, or OWNER/NAME on a hub")
+    from huggingface_hub import snapshot_download  # here: only names on a hub need it
+
+    try:
+        found = snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
+    except Exception as error:
+        raise FileNotFoundError(
+            f"no model folder {model}, and no model of that name in the hub's cache or within "
+            f"reach ({type(error).__name__}: {error})"
+        ) from error
+    return _complete(Path(found))
+
+
+def nearest(given: str, known: Sequence[str]) -> str:
+    """`; the nearest known one is …`, or all the known ones when nothing is near."""
+    near = get_close_matches(given, known, n=1)
+    return f"; the nearest known one is {near[0]!r}" if near else f"; there are: {', '.join(known)}"
+
+
+def _complete(folder: Path) -> Path:
+    for needed, pattern in (("config.json", "config.json"), ("weights", "*.safetensors")):
+        if not any(folder.glob(pattern)):
+            raise FileNotFoundError(
+                f"{folder} is no model's folder: it has no {needed} ({pattern}); there are: "
+                f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'no files'}"
+            )
+    return folder

@@ -1,0 +1,99 @@
+"""The child process that trains: `python -m trainer.worker job.json [--output FOLDER]`.
+
+Knows the order in which things must be imported, runs one recipe, and leaves its result or its
+error as a file. Knows no registry: an adapter is registered by whoever started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one training job; the exit code is 0 only when `result.json` is written.
+
+    Args:
+        arguments: the command line without the program's name; None for this process's.
+    """
+    parser = argparse.ArgumentParser(prog="python -m trainer.worker", description=__doc__)
+    parser.add_argument("job", type=Path, help="job.json, beside its rows.jsonl")
+    parser.add_argument("--output", type=Path, help="the run's folder; default: the job's folder")
+    parser.add_argument("--until-eof", action="store_true", help="end when stdin is closed")
+    given = parser.parse_args(arguments)
+    folder: Path = given.output or given.job.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if given.until_eof:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        result = run(given.job, folder)
+    except Exception as error:
+        _write(folder / "error.json", {"type": type(error).__name__, "message": str(error)})
+        traceback.print_exc()
+        return 1
+    _write(folder / "result.json", result)  # the very last thing: it says that all went well
+    return 0
+
+
+def run(job_file: Path, folder: Path) -> dict[str, Any]:
+    """Train what the job says; the adapter lies in `folder/output` afterwards.
+
+    Args:
+        job_file: {"kind": "sft" or "dpo", "job": a TrainingJob, "rows": a JSONL file beside it,
+            "start": an adapter's folder or null}.
+        folder: where log.jsonl and output/ go.
+
+    Returns:
+        Plain data: backend, machine, metrics, hyperparameters, versions, seconds.
+    """
+    from trainer import backends
+    from trainer.job import TrainingJob
+    from trainer.watch import RunLog
+
+    began = time.monotonic()
+    spec = json.loads(job_file.read_text(encoding="utf-8"))
+    job = TrainingJob.from_json(json.dumps(spec["job"]))
+    log = RunLog(folder / "log.jsonl")
+    backends.prepare(backends.choose(job)[0])  # before anything imports transformers, TRL or PEFT
+    machine = backends.machine(job)
+    lines = (job_file.parent / spec["rows"]).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    if spec["kind"] == "sft":
+        from trainer import sft
+
+        _, result = sft.train(job, rows, machine, folder, log)
+    else:
+        from trainer import dpo
+
+        _, result = dpo.train(job, rows, machine, folder, log, Path(spec["start"]))
+    return {
+        **result,
+        "backend": machine.backend,
+        "device": machine.device,
+        "precision": machine.precision,
+        "versions": backends.versions(machine.backend),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def _end_with_parent() -> None:
+    # The parent holds the other end open and never writes: an end of file means that it is gone.
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str), "utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
