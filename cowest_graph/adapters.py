@@ -138,8 +138,7 @@ class AdapterRegistry:
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         cached = self._choice
         if cached is None or cached[0] != stamp:
-            chosen: str | None = self._read_choice()["current"]
-            self._choice = cached = (stamp, chosen)
+            self._choice = cached = (stamp, cast("str | None", self._read_choice()["current"]))
         return cached[1]
 
     def promote(self, name: str) -> None:
