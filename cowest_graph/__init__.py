@@ -1,0 +1,42 @@
+"""CoWest-Graph: a small model you can train drafts, a large one you can't refines.
+
+See `create_collaboration` to answer, `create_collector` to collect what teaches the small model.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.evaluators import judge, metric
+from cowest_graph.graph import create_collaboration, create_collector
+from cowest_graph.metrics import accuracy, exact_match, macro_f1, token_f1
+from cowest_graph.prompts import Prompts, final_answer
+from cowest_graph.traces import Attempt, Trace, TraceStore
+
+if TYPE_CHECKING:
+    from cowest_graph.weak.local import LocalWeak
+
+__all__ = [
+    "AdapterRegistry",
+    "Attempt",
+    "LocalWeak",
+    "Prompts",
+    "Trace",
+    "TraceStore",
+    "accuracy",
+    "create_collaboration",
+    "create_collector",
+    "exact_match",
+    "final_answer",
+    "judge",
+    "macro_f1",
+    "metric",
+    "token_f1",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LocalWeak":  # its room loads torch when it is used, and only then
+        from cowest_graph.weak.local import LocalWeak
+
+        return LocalWeak
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

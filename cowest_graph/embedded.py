@@ -51,7 +51,11 @@ def packaged_weights() -> Path:
         ValueError: when the file is not the one that this version was made for.
     """
     found = importlib.util.find_spec(_PACKAGE)  # not imported: its module needs packages we don't
-    if found is None or not found.origin or not (file := Path(found.origin).parent / _FILE).exists():
+    if (
+        found is None
+        or not found.origin
+        or not (file := Path(found.origin).parent / _FILE).exists()
+    ):
         raise FileNotFoundError(f"the packaged SmolLM2 weights are missing; install: {_INSTALL}")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -147,7 +151,9 @@ class StrongServer:
         params.api_keys = [self.api_key]
         params.cors_origins, params.ui, params.endpoint_slots = "", False, False
         params.verbosity = 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or os.cpu_count() or 1
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
+            threads or os.cpu_count() or 1
+        )
         params.model_alias = {MODEL}
         self._server: Any = xllamacpp.Server(params)
         self.base_url = f"{self._server.listening_address}/v1"
@@ -165,7 +171,7 @@ class StrongServer:
         defaults: dict[str, Any] = {"temperature": 0.0, "max_tokens": 160, "timeout": 120}
         return ChatOpenAI(
             base_url=self.base_url,
-            api_key=self.api_key,  # type: ignore[arg-type]
+            api_key=self.api_key,
             model=MODEL,
             extra_body=sampling,
             stream_usage=True,

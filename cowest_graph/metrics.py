@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -88,7 +88,9 @@ def _f1(prediction: str, reference: str) -> float:
     return 2 * common / (len(got) + len(wanted))
 
 
-def _best(prediction, references, score):  # type: ignore[no-untyped-def]
+def _best(
+    prediction: str | None, references: str | Sequence[str], score: Callable[[str, str], float]
+) -> float:
     options = [references] if isinstance(references, str) else list(references)
     if not options:
         raise ValueError("no reference to compare the prediction with")

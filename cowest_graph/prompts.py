@@ -1,19 +1,20 @@
 """The prompts of the method (paper, Figure 7, in our words), and how an answer is read back.
 
-Knows wording and formats. Knows no model and no graph. `PROMPTS_VERSION` is stored in every trace:
-change it with the wording, so that traces made with other words are told apart.
+Knows wording and formats. Knows no model and no graph. A `Prompts` carries a version made from its
+wording, stored in every trace, so that traces made with other words are told apart.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
-
-PROMPTS_VERSION = "1"
 
 DraftStyle = Literal["answer", "knowledge", "chain_of_thought"]
 
@@ -95,7 +96,43 @@ def draft_prompt(style: str = "chain_of_thought") -> ChatPromptTemplate:
     """
     if style not in _DRAFT_STYLES:
         raise ValueError(f"no draft style {style!r}; there are: {', '.join(_DRAFT_STYLES)}")
-    return ChatPromptTemplate.from_messages([("system", _DRAFT_STYLES[style]), ("human", "{query}")])
+    return ChatPromptTemplate.from_messages(
+        [("system", _DRAFT_STYLES[style]), ("human", "{query}")]
+    )
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The wording that a collaboration uses; replace a template to use your own.
+
+    Args:
+        draft: what the weak model is asked; sees {query}.
+        solo: what the strong model alone is asked; sees {query}.
+        refine: what the strong model is asked with a draft; sees {query} and {draft}.
+
+    Raises:
+        ValueError: when a template asks for anything else, a reference above all.
+    """
+
+    draft: ChatPromptTemplate = field(default_factory=draft_prompt)
+    solo: ChatPromptTemplate = field(default_factory=lambda: SOLO)
+    refine: ChatPromptTemplate = field(default_factory=lambda: REFINE)
+
+    def __post_init__(self) -> None:
+        """Refuse a template that could leak what only the evaluator may see."""
+        seen = {"draft": {"query"}, "solo": {"query"}, "refine": {"query", "draft"}}
+        for name, allowed in seen.items():
+            if extra := set(getattr(self, name).input_variables) - allowed:
+                raise ValueError(
+                    f"the {name} prompt asks for {', '.join(sorted(extra))}; it may use "
+                    f"{', '.join(sorted(allowed))}"
+                )
+
+    @cached_property
+    def version(self) -> str:
+        """Twelve hex digits that change with any word of any template."""
+        wording = [t.pretty_repr() for t in (self.draft, self.solo, self.refine)]
+        return hashlib.sha256("\0".join(wording).encode()).hexdigest()[:12]
 
 
 def completion(reference: str, explanation: str | None = None) -> str:
@@ -137,7 +174,7 @@ def explanation_of(output: str | BaseMessage) -> str | None:
 
 
 def readable(message: AIMessage) -> AIMessage:
-    """The message with a JSON answer written out as `Explanation: … Answer: …`; others as they are."""
+    """The message with a JSON answer written out as `Explanation: … Answer: …`; others as is."""
     parsed = _as_json(text_of(message).strip())
     if parsed is None:
         return message

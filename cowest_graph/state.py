@@ -35,7 +35,7 @@ class CallRecord(TypedDict, total=False):
 class Query(TypedDict, total=False):
     """What goes into a collaboration: `query`, or `messages` whose last human turn is the query."""
 
-    query: str  # x
+    query: str | None  # x
     messages: Annotated[list[AnyMessage], add_messages]
     reference: Reference | None  # ŷ
     explanation: str | None  # why the reference is right, where the data says so
@@ -61,22 +61,35 @@ class Answered(TypedDict, total=False):
     score: float | None
 
 
+class Attempted(TypedDict, total=False):
+    """What one of the K attempts gives back: the attempt as plain data."""
+
+    attempts: Annotated[list[dict[str, Any]], operator.add]
+
+
+class TriedAttempt(Collaboration, Attempted, total=False):
+    """The state of one of the K attempts of a collection."""
+
+    key: str  # of the trace it belongs to
+    index: int  # in sampling order, from 0
+    finished: dict[str, Any]  # slot → part: calls that an interrupted run already paid for
+
+
 class Collected(TypedDict, total=False):
     """What a collector gives back: the stored trace as plain data, and its key."""
 
     key: str
-    trace: dict[str, Any]
+    trace: dict[str, Any] | None
 
 
-class Collection(Query, Collected, total=False):
+class Collection(Query, Attempted, Collected, total=False):
     """The state of Algorithm 1's inner loop for one query: z once, K attempts beside it."""
 
     weak_version: str | None
     solo: AIMessage | None  # z
     solo_score: float | None  # E(z)
-    attempts: Annotated[list[dict[str, Any]], operator.add]
     calls: Annotated[list[CallRecord], operator.add]
-    finished: dict[str, Any]  # slot → part: calls that an interrupted run already paid for
+    finished: dict[str, Any]
 
 
 def references(reference: Reference | None) -> Sequence[str]:

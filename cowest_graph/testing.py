@@ -1,0 +1,104 @@
+"""Scripted chat models, for this package's tests and for yours. No weights, no sockets.
+
+A scripted model is a real LangChain chat model: it streams, batches and reports usage like one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import PrivateAttr
+
+Reply = str | Exception
+Script = Callable[[list[BaseMessage]], Reply] | Sequence[Reply]
+
+
+class ScriptedModel(BaseChatModel):
+    """A chat model that says what it is told to.
+
+    Args:
+        script: replies in order, the last one repeated; or a function from the messages to a reply.
+            An exception as reply is raised.
+        model_name: what it is called in traces.
+        version: the adapter version it claims to be, or None for a model without versions.
+
+    >>> ScriptedModel(["yes", "no"]).batch(["a", "b", "c"], {"max_concurrency": 1})[2].content
+    'no'
+    """
+
+    model_name: str = "scripted"
+    version: str | None = None
+    _script: Script = PrivateAttr()
+    _calls: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def __init__(self, script: Script, **fields: Any):
+        """Keep the script."""
+        super().__init__(**fields)
+        self._script = script
+
+    @property
+    def calls(self) -> list[list[BaseMessage]]:
+        """The messages of every call so far, in order."""
+        return list(self._calls)
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def _reply(self, messages: list[BaseMessage], arguments: dict[str, Any]) -> AIMessage:
+        with self._lock:
+            turn = len(self._calls)
+            self._calls.append(messages)
+        script = self._script
+        said = script(messages) if callable(script) else script[min(turn, len(script) - 1)]
+        if isinstance(said, Exception):
+            raise said
+        version = arguments.get("adapter", self.version)
+        about = {"model_name": self.model_name, "finish_reason": "stop"}
+        return AIMessage(
+            said,
+            response_metadata=about | ({"weak_version": version} if version else {}),
+            usage_metadata=_usage(sum(len(m.text.split()) for m in messages), len(said.split())),
+        )
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self._reply(messages, kwargs))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        reply = self._reply(messages, kwargs)
+        words = str(reply.content).split(" ")
+        for i, word in enumerate(words):
+            last = i == len(words) - 1
+            chunk = AIMessageChunk(
+                content=word if last else word + " ",
+                response_metadata=reply.response_metadata if last else {},
+                usage_metadata=reply.usage_metadata if last else None,
+            )
+            if run_manager:
+                run_manager.on_llm_new_token(str(chunk.content))
+            yield ChatGenerationChunk(message=chunk)
+
+
+def _usage(input_tokens: int, output_tokens: int) -> UsageMetadata:
+    total = input_tokens + output_tokens
+    return UsageMetadata(input_tokens=input_tokens, output_tokens=output_tokens, total_tokens=total)
