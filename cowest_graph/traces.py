@@ -80,15 +80,15 @@ class _Record(BaseModel):
 class Call(_Record):
     """One finished or failed model call: `state.CallRecord` as it is stored."""
 
-    role: str
+    role: _Text
     """draft, refine, solo, or evaluate."""
-    model: str | None = None
-    weak_version: str | None = None
+    model: _Text | None = None
+    weak_version: _Text | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     seconds: FiniteFloat | None = None
-    finish_reason: str | None = None
-    failure: str | None = None
+    finish_reason: _Text | None = None
+    failure: _Text | None = None
     """Its kind (rate_limit, timeout, unparsable, …); None when the call succeeded."""
     error: _Text | None = None
 
@@ -102,7 +102,7 @@ class Attempt(_Record):
     score: FiniteFloat | None = None
     gain: FiniteFloat | None = None
     """Δ; set by the trace that the attempt is part of, whatever it was before."""
-    weak_version: str | None = None
+    weak_version: _Text | None = None
     calls: list[Call] = []
 
 
@@ -123,19 +123,19 @@ class Trace(_Record):
     reference: _Text | list[_Text] | None = None
     """ŷ, or several accepted ones."""
     explanation: _Text | None = None
-    domain: str | None = None
-    weak: str | None = None
+    domain: _Text | None = None
+    weak: _Text | None = None
     """π_w: the weak model's name; its adapter is `weak_version`."""
-    weak_version: str | None = None
-    strong: str | None = None
+    weak_version: _Text | None = None
+    strong: _Text | None = None
     """π_s: the strong model's name."""
-    evaluator: str | None = None
-    prompts: str | None = None
+    evaluator: _Text | None = None
+    prompts: _Text | None = None
     """Which wording the models were asked in: a version string."""
-    style: str = "chain_of_thought"
+    style: _Text = "chain_of_thought"
     num_drafts: int = Field(default=1, ge=1)
     """K."""
-    key: str = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in _IDENTITY}))
+    key: _Text = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in _IDENTITY}))
     """The identity of the fields above: `trace_key` of them, unless given."""
     draft_prompt: list[dict[str, _Text]] = []
     """The messages (role, content) that the weak model was asked; training uses them."""
@@ -420,11 +420,15 @@ class TraceStore:
         Args:
             key: the trace's key.
             slot: which call, as `solo`, `solo_score`, `draft/3`.
-            part: its result as JSON-able data.
+            part: its result as JSON-able data; NaN is none.
 
         Raises:
-            sqlalchemy.exc.StatementError: when `part` is not JSON-able.
+            ValueError: when `part` is not JSON-able.
         """
+        try:
+            json.dumps(dict(part), allow_nan=False)  # PostgreSQL knows no NaN
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the part {slot!r} cannot be kept as JSON: {error}") from None
         row = {"trace_key": key, "slot": slot}
         with self._transaction(writes=True) as connection:
             known = sa.select(sa.true()).select_from(_JOURNAL).filter_by(**row)
@@ -494,9 +498,11 @@ class TraceStore:
         """
         import datasets
 
-        return datasets.Dataset.from_list([_to_row(trace) for trace in self], _features())
+        features, rows = _features(), [_to_row(trace) for trace in self]
+        columns = {name: [row[name] for row in rows] for name in features}
+        return datasets.Dataset.from_dict(columns, features)
 
-    def from_dataset(self, rows: datasets.Dataset | Iterable[Mapping[str, Any]]) -> Imported:
+    def from_dataset(self, rows: datasets.Dataset) -> Imported:
         """Add the traces of a data set made by `to_dataset`, in one transaction.
 
         Raises:
@@ -775,8 +781,9 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 def _to_row(trace: Trace) -> dict[str, Any]:
     row = trace.model_dump()
     several = isinstance(trace.reference, list)
-    row["references"] = row.pop("reference") if several else None
-    return row if several else row | {"reference": trace.reference}
+    row["references"] = trace.reference if several else None
+    row["reference"] = None if several else trace.reference
+    return row
 
 
 def _from_row(row: Mapping[str, Any]) -> Trace:
