@@ -85,7 +85,9 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
 
 def _end_with_parent() -> None:
     # The parent holds the other end open and never writes: an end of file means that it is gone.
-    sys.stdin.buffer.read()
+    # Read below Python's buffers: their lock would abort the interpreter's normal end.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 
