@@ -25,22 +25,22 @@ _FAST_BF16_ON_CPU = ("avx512_bf16", "amx_bf16")
 
 @dataclass(frozen=True)
 class Machine:
-    """What training runs on: the backend, the device and the precision, each with its reason."""
+    """What training runs on, and why in this precision."""
 
     backend: Backend
     device: Literal["cuda", "cpu"]
     precision: Literal["fp32", "bf16", "fp16"]
-    reasons: tuple[str, ...]
+    reason: str
 
 
 def machine(job: TrainingJob) -> Machine:
     """What this job runs on here, decided from the job and from what the hardware has."""
     import torch
 
-    backend, why_backend = choose(job)
+    backend, _ = choose(job)
     device: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
-    precision, why_precision = _precision(job.precision, device)
-    return Machine(backend, device, precision, (why_backend, why_precision))
+    precision, reason = _precision(job.precision, device)
+    return Machine(backend, device, precision, reason)
 
 
 def choose(job: TrainingJob) -> tuple[Backend, str]:
@@ -86,8 +86,6 @@ def settings(
     """
     lora, args = job.resolved(kind)
     on_cpu = machine.device == "cpu"
-    for reason in machine.reasons:
-        note(reason)
     if on_cpu and args.get("gradient_checkpointing") and "gradient_checkpointing" not in job.args:
         args["gradient_checkpointing"] = False
         note(
@@ -108,6 +106,11 @@ def settings(
         "disable_tqdm": True,
     }
     return lora, {**ours, **args}
+
+
+def named(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without those that name a place on this machine."""
+    return {name: value for name, value in args.items() if name != "output_dir"}
 
 
 def configure(config: type, values: Mapping[str, Any]) -> Any:

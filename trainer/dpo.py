@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import Machine, configure, load, settings
+from trainer.backends import Machine, configure, load, named, settings
 from trainer.job import TrainingJob
 from trainer.rows import Row
 from trainer.watch import RunLog, check_rows, step_watch, stop_tokens, summary
@@ -73,11 +73,11 @@ def train(
     model.save_pretrained(folder / "output", selected_adapters=["default"])  # else also ref/
     return model, {
         "metrics": {**summary(trainer), **measured, **step0},
-        "hyperparameters": {"preset": job.preset, "args": args},
+        "hyperparameters": {"preset": job.preset, "args": named(args)},
     }
 
 
-def check_start(trainer: Any, start: Path, *, rows: int = 4) -> dict[str, float]:
+def check_start(trainer: Any, start: Path, *, rows: int = 2) -> dict[str, float]:
     """Prove that DPO starts from the SFT adapter and has it as reference.
 
     The SFT adapter is loaded once more from its folder, as a witness beside what is trained. Then
@@ -158,7 +158,8 @@ def _reference(trainer: Any, batch: Mapping[str, Any]) -> Any:
 
     if trainer.precompute_ref_logps:
         return torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
-    return torch.cat(trainer.compute_ref_log_probs(trainer.model, batch))
+    reference = trainer.model if trainer.ref_model is None else trainer.ref_model
+    return torch.cat(trainer.compute_ref_log_probs(reference, batch))
 
 
 def _with_adapter(model: Any, name: str | None, batch: Mapping[str, Any]) -> Any:

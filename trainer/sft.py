@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import Machine, configure, load, settings
+from trainer.backends import Machine, configure, load, named, settings
 from trainer.job import TrainingJob
 from trainer.rows import Row
 from trainer.watch import RunLog, check_rows, step_watch, stop_tokens, summary
@@ -58,5 +58,5 @@ def train(
     model.save_pretrained(folder / "output", selected_adapters=["default"])
     return model, {
         "metrics": {**summary(trainer), **measured},
-        "hyperparameters": {"preset": job.preset, "lora": lora, "args": args},
+        "hyperparameters": {"preset": job.preset, "lora": lora, "args": named(args)},
     }

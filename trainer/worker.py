@@ -61,8 +61,11 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     spec = json.loads(job_file.read_text(encoding="utf-8"))
     job = TrainingJob.from_json(json.dumps(spec["job"]))
     log = RunLog(folder / "log.jsonl")
-    backends.prepare(backends.choose(job)[0])  # before anything imports transformers, TRL or PEFT
+    backend, reason = backends.choose(job)
+    log.note(reason)
+    backends.prepare(backend)  # before anything imports transformers, TRL or PEFT
     machine = backends.machine(job)
+    log.note(machine.reason)
     lines = (job_file.parent / spec["rows"]).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     if spec["kind"] == "sft":

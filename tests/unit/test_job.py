@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from cowest_graph.adapters import AdapterRegistry
 from trainer import TrainingJob, preferences, train_dpo, train_sft
 from trainer.job import PRESETS, model_folder
 
-ROWS = [{"prompt": [], "completion": []}]
+ROWS: list[dict[str, Any]] = [{"prompt": [], "completion": []}]
 
 
 def test_a_job_survives_json() -> None:

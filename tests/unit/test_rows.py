@@ -1,5 +1,7 @@
 """Demonstrations and the report: what is taught, what is left out, and what is said about it."""
 
+from typing import Any
+
 import pytest
 from langchain_core.messages import convert_to_openai_messages
 
@@ -7,7 +9,11 @@ from cowest_graph.prompts import draft_prompt
 from cowest_graph.traces import Trace
 from trainer.rows import demonstrations, preferences, rows_hash
 
-ROW = {"query": "What follows 2?", "reference": ["3", "three"], "explanation": "One more than 2."}
+ROW: dict[str, Any] = {
+    "query": "What follows 2?",
+    "reference": ["3", "three"],
+    "explanation": "One more than 2.",
+}
 
 
 @pytest.mark.parametrize(
@@ -27,7 +33,7 @@ def test_each_style_teaches_the_first_reference_in_its_form(style: str, content:
 
 
 def test_what_cannot_be_taught_is_left_out_and_counted() -> None:
-    given = [
+    given: list[dict[str, Any]] = [
         ROW,
         {**ROW, "query": "  "},
         {**ROW, "reference": None},
