@@ -166,7 +166,8 @@ class AdapterRegistry:
         """
         with self._locked():
             choice = self._read_choice()
-            *before, chosen = choice["before"] or [None]
+            stack: list[str | None] = choice["before"] or [None]
+            *before, chosen = stack
             self._write_choice(
                 "rollback", {"current": chosen, "before": before}, previous=choice["current"]
             )

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,8 +100,15 @@ class Request:
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it has ended."""
         self.given_up = True
-        if not self.done.done():
+        with suppress(InvalidStateError):  # it is done, or its caller gave it up
             self.done.set_exception(error)
+
+    def add(self, index: int, written: Written) -> None:
+        """One of the texts is finished; with the last one, the request is."""
+        self.texts[index] = written
+        if len(self.texts) == self.sampling.n:
+            with suppress(InvalidStateError):
+                self.done.set_result([self.texts[place] for place in range(self.sampling.n)])
 
 
 class Row:
@@ -145,7 +152,6 @@ class Engine:
         self.context = context_length(model.config)
         self.layers = linear_layers(model)
         self.steps = 0  # decoding steps so far
-        self.longest_pause = 0.0  # seconds between two steps of a running batch, prefills aside
         self._adapters = LoraRows(self.layers)
         if getattr(model, "_supports_sdpa", False):
             model.set_attn_implementation(ATTENTION)
@@ -213,14 +219,14 @@ class Engine:
 
     def _run(self) -> None:
         with torch.inference_mode():
-            last_step: float | None = None
             while self._wait_for_work():
-                if self._rows and last_step is not None:
-                    self.longest_pause = max(self.longest_pause, time.monotonic() - last_step)
-                self._drop_given_up()
-                self._admit()
-                self._step()
-                last_step = time.monotonic() if self._rows else None
+                try:
+                    self._drop_given_up()
+                    self._admit()
+                    self._step()
+                except Exception as error:
+                    log.exception("a step of %d texts failed", len(self._rows))
+                    self._abandon(error)
         closed = Cancelled("the weak model was closed")
         self._fail(self._rows, closed)
         self._fail(list(self._waiting), closed)
@@ -340,13 +346,7 @@ class Engine:
     def _step(self) -> None:
         if not self._rows:
             return
-        try:
-            logits = self._forward()
-            self._next = self._take_tokens(logits, self._rows, self._rules)
-        except Exception as error:
-            log.exception("a step of %d texts failed", len(self._rows))
-            self._abandon(error)
-            return
+        self._next = self._take_tokens(self._forward(), self._rows, self._rules)
         self.steps += 1
         for place in reversed(range(len(self._rows))):
             if self._rows[place].finish is not None:
@@ -432,14 +432,13 @@ class Engine:
         if cuts:
             text, row.finish = text[: min(cuts)], "stop"
         self._tell(row, text)
-        request.texts[row.index] = Written(
+        written = Written(
             text=text,
             ids=tuple(row.ids),
             finish_reason=row.finish or "stop",
             logprobs=tuple(row.logprobs) if sampling.logprobs else None,
         )
-        if len(request.texts) == sampling.n and not request.done.done():
-            request.done.set_result([request.texts[index] for index in range(sampling.n)])
+        request.add(row.index, written)
 
     def _tell(self, row: Row, certain: str) -> None:
         tell, piece = row.request.on_text, certain[row.told :]

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -342,10 +342,14 @@ class _Live:
         from cowest_graph.weak.versions import Versions
 
         device, dtype = _placement(weak.device, weak.dtype)
+        self._registry = weak.adapters
+        self._base_hash: Future[str] | None = None
         self.tokenizer = AutoTokenizer.from_pretrained(weak.model)
         model = AutoModelForCausalLM.from_pretrained(weak.model, dtype=dtype).to(device).eval()
-        self._folder = _folder(weak.model)
-        self._registry = weak.adapters
+        if weak.adapters is not None and (folder := _folder(weak.model)) is not None:
+            hashing = ThreadPoolExecutor(1)  # beside the rest: the first swap shall not wait for it
+            self._base_hash = hashing.submit(base_fingerprint, folder)
+            hashing.shutdown(wait=False)
         self.engine = Engine(
             model,
             self.tokenizer,
@@ -371,10 +375,10 @@ class _Live:
 
         assert self._registry is not None
         theirs = self._registry.card(name).get("base_hash")
-        if theirs and self._folder is not None and theirs != base_fingerprint(self._folder):
+        ours = self._base_hash.result() if theirs and self._base_hash is not None else theirs
+        if ours != theirs:
             raise ValueError(
-                f"adapter {name!r} is for another base than {self._folder} "
-                f"({theirs[:12]}… against {base_fingerprint(self._folder)[:12]}…); "
+                f"adapter {name!r} is for another base than this model ({theirs} against {ours}); "
                 "promote one of this base"
             )
         return read_lora(path, self.engine.layers)

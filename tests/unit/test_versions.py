@@ -1,0 +1,125 @@
+"""Laws of following the registry, with texts in place of tensors."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.weak.versions import Versions
+
+
+def peft_folder(at: Path) -> Path:
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    at.mkdir()
+    (at / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    tensors = struct.pack("<Q", len(header)) + header + b"\0" * 4
+    (at / "adapter_model.safetensors").write_bytes(tensors)
+    return at
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 2.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.01)
+    return holds()
+
+
+class Reader:
+    """Reads a version as its name; can be made to wait, and to fail."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.reads: list[str] = []
+        self.broken: set[str] = set()
+
+    def __call__(self, name: str, path: Path) -> str:
+        self.reads.append(name)
+        self.go.wait(10)
+        if name in self.broken:
+            raise ValueError(f"{name} is broken")
+        return f"weights of {name}"
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> AdapterRegistry:
+    registry = AdapterRegistry(tmp_path / "adapters")
+    source = peft_folder(tmp_path / "source")
+    for _ in range(6):
+        registry.add(source)
+    return registry
+
+
+@pytest.fixture
+def read() -> Reader:
+    return Reader()
+
+
+@pytest.fixture
+def versions(adapters: AdapterRegistry, read: Reader) -> Iterator[Versions[str]]:
+    made = Versions(adapters, read, "nothing", limit=2, every=0.02)
+    yield made
+    read.go.set()
+    made.close()
+
+
+def test_the_pointer_moves_only_once_a_version_is_read(
+    adapters: AdapterRegistry, read: Reader, versions: Versions[str]
+) -> None:
+    versions.start()
+    assert (versions.serving, versions.get("base").result()) == ("base", "nothing")
+    read.go.clear()
+    adapters.promote("v0001")
+    assert eventually(lambda: read.reads == ["v0001"])
+    assert versions.serving == "base"  # it is still being read
+    read.go.set()
+    assert eventually(lambda: versions.serving == "v0001")
+    adapters.rollback()
+    assert eventually(lambda: versions.serving == "base")
+    adapters.promote("v0001")
+    versions.catch_up()
+    assert versions.serving == "v0001"
+    assert read.reads == ["v0001"]  # it was still there
+
+
+def test_old_versions_are_unloaded_and_the_served_one_never(
+    adapters: AdapterRegistry, read: Reader, versions: Versions[str]
+) -> None:
+    adapters.promote("v0001")
+    versions.start()
+    for name in ("v0002", "v0003", "v0004"):
+        assert versions.get(name).result() == f"weights of {name}"
+    assert versions.loaded() == ["v0001", "v0004"]
+
+
+def test_a_version_that_cannot_be_read_leaves_the_old_one(
+    adapters: AdapterRegistry, read: Reader, versions: Versions[str]
+) -> None:
+    adapters.promote("v0001")
+    versions.start()
+    read.broken = {"v0002"}
+    adapters.promote("v0002")
+    assert eventually(lambda: "v0002" in read.reads)
+    time.sleep(0.1)
+    assert versions.serving == "v0001"
+    assert read.reads.count("v0002") == 1  # not again and again
+    with pytest.raises(ValueError, match="broken"):
+        versions.catch_up()
+    adapters.promote("v0003")
+    assert eventually(lambda: versions.serving == "v0003")
+
+
+def test_an_unknown_version_is_named_with_what_there_is(versions: Versions[str]) -> None:
+    with pytest.raises(LookupError, match="there are: v0001, v0002"):
+        versions.get("v0099")
+    with pytest.raises(LookupError, match="no registry"):
+        Versions(None, lambda name, path: name, "").get("v0001")
