@@ -36,6 +36,7 @@ ChatModel = Runnable[LanguageModelInput, Any]
 Chain = Runnable[Any, Any]
 State = Any  # a TypedDict of `state`; LangGraph passes plain dicts of the keys that are there
 Update = dict[str, Any]
+Thinking = Any  # a plain node; LangGraph's type for one is lost on its way out of a factory
 _Graph = StateGraph[Any, Any, Any, Any]
 
 
@@ -216,7 +217,7 @@ class _Facts:
 
 
 def _query(state: State) -> str:
-    query = state.get("query")
+    query: str | None = state.get("query")
     if query is None:
         human = [m for m in state.get("messages") or [] if isinstance(m, HumanMessage)]
         if not human:
@@ -248,14 +249,15 @@ def _refining(strong: ChatModel, prompts: Prompts) -> Chain:
 
 def _unless_missing(key: str, following: str, end: str) -> Callable[[State], str]:
     def route(state: State) -> str:
-        return end if state.get(key) is None else following
+        missing: bool = state.get(key) is None
+        return end if missing else following
 
     # The graph draws its edges from the annotation.
     route.__annotations__["return"] = Literal[following, end]
     return route
 
 
-def _recording_answers(facts: _Facts, traces: TraceStore | None) -> Callable[[State], Update]:
+def _recording_answers(facts: _Facts, traces: TraceStore | None) -> Thinking:
     def record(state: State) -> Update:
         if traces is not None:
             attempt = _attempt_of(state, index=0)
@@ -269,7 +271,7 @@ def _recording_answers(facts: _Facts, traces: TraceStore | None) -> Callable[[St
     return record
 
 
-def _beginning_collection(facts: _Facts, traces: TraceStore) -> Callable[[State], Update]:
+def _beginning_collection(facts: _Facts, traces: TraceStore) -> Thinking:
     def begin(state: State) -> Update:
         update = facts.begin(state)
         key = trace_key(**facts.of({**state, **update}))
@@ -297,7 +299,7 @@ def _finish_attempt(state: State) -> Update:
     return {"attempts": [_attempt_of(state, state["index"]).model_dump(mode="json")]}
 
 
-def _recording_collection(facts: _Facts, traces: TraceStore) -> Callable[[State], Update]:
+def _recording_collection(facts: _Facts, traces: TraceStore) -> Thinking:
     def record(state: State) -> Update:
         tried = [Attempt.model_validate(attempt) for attempt in state["attempts"]]
         trace = facts.trace(

@@ -18,7 +18,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -267,6 +267,29 @@ class Summary:
     failures: Counter[str] = field(default_factory=Counter)
     """Failed calls by kind."""
     by_weak_version: dict[str | None, VersionSummary] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as plain data; traces without a version stand under an empty name."""
+        plain = asdict(self)
+        versions = {name or "": each for name, each in plain["by_weak_version"].items()}
+        return plain | {"failures": dict(self.failures), "by_weak_version": versions}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.traces} traces ({self.incomplete} incomplete), {self.attempts} attempts: "
+            f"{self.helped} helped, {self.hurt} hurt (ties among them: {self.ties}), "
+            f"{self.missing_scores} scores missing"
+        ]
+        for name, each in self.by_weak_version.items():
+            score, gain = (
+                "-" if mean is None else f"{mean:.3f}" for mean in (each.mean_score, each.mean_gain)
+            )
+            lines.append(
+                f"{name or 'unversioned'}: {each.traces} traces, mean score {score}, "
+                f"mean gain {gain}"
+            )
+        lines += [f"failed calls, {kind}: {n}" for kind, n in self.failures.most_common()]
+        return "\n".join(lines)
 
 
 _MARKER = {"application": "cowest-graph traces", "schema_version": str(SCHEMA_VERSION)}

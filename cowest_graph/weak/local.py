@@ -100,9 +100,7 @@ class LocalWeak(BaseChatModel):
             if self._closed:
                 raise RuntimeError("this weak model is closed; make a new one")
             if self._live is None:
-                live = _Live(self)
-                weakref.finalize(self, live.close)  # also when the interpreter ends
-                self._live = live
+                self._live = _Live(self)
             else:
                 self._live.versions.catch_up()
         return self
@@ -342,13 +340,12 @@ class _Live:
         from cowest_graph.weak.versions import Versions
 
         device, dtype = _placement(weak.device, weak.dtype)
-        self._registry = weak.adapters
-        self._base_hash: Future[str] | None = None
         self.tokenizer = AutoTokenizer.from_pretrained(weak.model)
         model = AutoModelForCausalLM.from_pretrained(weak.model, dtype=dtype).to(device).eval()
+        base_hash: Future[str] | None = None
         if weak.adapters is not None and (folder := _folder(weak.model)) is not None:
             hashing = ThreadPoolExecutor(1)  # beside the rest: the first swap shall not wait for it
-            self._base_hash = hashing.submit(base_fingerprint, folder)
+            base_hash = hashing.submit(base_fingerprint, folder)
             hashing.shutdown(wait=False)
         self.engine = Engine(
             model,
@@ -358,30 +355,18 @@ class _Live:
         )
         base: Lora = {}
         self.versions: Versions[Lora] = Versions(
-            weak.adapters, self._read, base, limit=weak.max_adapters
+            weak.adapters,
+            _reader(weak.adapters, base_hash, self.engine.layers),
+            base,
+            limit=weak.max_adapters,
         )
+        # Copies of the chat model share this: it ends with the last of them, or the interpreter.
+        self.close = weakref.finalize(self, _close, self.versions, self.engine)
         try:
             self.versions.start()
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        self.versions.close()
-        self.engine.close()
-
-    def _read(self, name: str, path: Path) -> Lora:
-        from cowest_graph.weak.lora import read_lora
-
-        assert self._registry is not None
-        theirs = self._registry.card(name).get("base_hash")
-        ours = self._base_hash.result() if theirs and self._base_hash is not None else theirs
-        if ours != theirs:
-            raise ValueError(
-                f"adapter {name!r} is for another base than this model ({theirs} against {ours}); "
-                "promote one of this base"
-            )
-        return read_lora(path, self.engine.layers)
 
     def begin(
         self,
@@ -418,6 +403,33 @@ class _Live:
                 self.engine.submit(request)
         except BaseException as error:
             request.fail(error)
+
+
+def _close(versions: Versions[Lora], engine: Engine) -> None:
+    versions.close()
+    engine.close()
+
+
+def _reader(
+    registry: AdapterRegistry | None,
+    base_hash: Future[str] | None,
+    layers: Mapping[str, Any],
+) -> Callable[[str, Path], Lora]:
+    """How a version becomes tensors: checked against this base, then read."""
+
+    def read(name: str, path: Path) -> Lora:
+        from cowest_graph.weak.lora import read_lora
+
+        theirs = registry.card(name).get("base_hash") if registry is not None else None
+        ours = base_hash.result() if theirs and base_hash is not None else theirs
+        if ours != theirs:
+            raise ValueError(
+                f"adapter {name!r} is for another base than this model ({theirs} against {ours}); "
+                "promote one of this base"
+            )
+        return read_lora(path, layers)
+
+    return read
 
 
 def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:

@@ -1,0 +1,120 @@
+"""Running a collector over many queries: progress, failures, and a stop that loses nothing.
+
+Knows a compiled collector and rows. Knows no models and no store: the graph has them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.traces import Trace
+
+_HOPELESS = 5  # queries in a row of which not one call succeeded: nobody is there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row: its trace, or the error that kept it from having one."""
+
+    index: int
+    trace: Trace | None
+    error: Exception | None = None
+
+
+def collect(
+    collector: Runnable[Any, Any], rows: Sequence[Mapping[str, Any]], *, max_concurrency: int = 8
+) -> Iterator[Outcome]:
+    """Collect a trace a row, as they finish; those that are complete already cost no call.
+
+    Leaving the iteration (Ctrl-C, a break) starts no further query; those under way finish, and
+    their calls are kept. The same rows again go on from there.
+
+    Args:
+        collector: a compiled `create_collector`.
+        rows: {"query", "reference", …} each.
+        max_concurrency: queries at a time; each also drafts its K in parallel, at most this many.
+
+    Raises:
+        ConnectionError: when several queries in a row had no call answered at all.
+        Exception: a failure that no further call can escape (a refused key, an unknown model), as
+            the client raised it.
+    """
+    config = RunnableConfig(max_concurrency=max_concurrency)
+    hopeless = 0
+    for index, result in collector.batch_as_completed(
+        [dict(row) for row in rows], config, return_exceptions=True
+    ):
+        if isinstance(result, Exception):
+            if failure_kind(result) in FATAL:
+                raise result
+            yield Outcome(index, None, result)
+            continue
+        trace = Trace.model_validate(result["trace"])
+        hopeless = 0 if _answered(trace) else hopeless + 1
+        if hopeless >= _HOPELESS:
+            last = trace.failures[-1]
+            raise ConnectionError(
+                f"{hopeless} queries in a row had not one call answered; the last: {last.error}"
+            )
+        yield Outcome(index, trace)
+
+
+def read_queries(
+    path: str | Path, *, skip_bad: bool = False
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of a JSONL file with at least a `query`, and what was wrong with the others.
+
+    Args:
+        path: the file; blank lines are passed over.
+        skip_bad: leave bad rows out instead of refusing the file.
+
+    Returns:
+        The rows, and one sentence a bad row: file, line, reason.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for the first bad row, unless they are skipped; and when no row is left.
+    """
+    rows: list[dict[str, Any]] = []
+    bad: list[str] = []
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(_query_row(line))
+            except ValueError as error:
+                bad.append(f"{path}, line {number}: {error}")
+                if not skip_bad:
+                    raise ValueError(bad[0]) from None
+    if not rows:
+        raise ValueError(f"{path} holds no query" + (f": {bad[0]}" if bad else "; it is empty"))
+    return rows, bad
+
+
+def _query_row(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a row is a JSON object, and this is a {type(row).__name__}")
+    query = row.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError(f"no query; the row has {', '.join(map(repr, row)) or 'no keys'}")
+    reference = row.get("reference")
+    texts = reference if isinstance(reference, list) else [reference]
+    if reference is not None and not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"the reference must be a text or a list of texts, not {reference!r}")
+    return row
+
+
+def _answered(trace: Trace) -> bool:
+    return trace.solo is not None or any(a.answer is not None for a in trace.attempts)
