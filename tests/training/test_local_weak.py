@@ -314,7 +314,7 @@ def test_characters_are_never_torn(tokenizer: Any) -> None:
 
 def test_stop_texts_are_cut_off(weak: LocalWeak) -> None:
     whole = str(weak.invoke(QUESTIONS[1], temperature=0).content)
-    stop = whole[4:9]
+    stop = whole[6:16]  # several tokens
     message = weak.invoke(QUESTIONS[1], temperature=0, stop=[stop, "never said"])
     assert message.content == whole[: whole.index(stop)]
     assert message.response_metadata["finish_reason"] == "stop"
@@ -370,6 +370,14 @@ async def test_a_cancelled_call_frees_its_place(weak: LocalWeak) -> None:
     next(chunks)
     chunks.close()  # type: ignore[attr-defined]
     assert await asyncio.to_thread(eventually, lambda: weak.engine.running == 0)
+
+
+def test_a_copy_shares_the_engine_and_does_not_end_it(weak: LocalWeak) -> None:
+    brief = weak.model_copy(update={"max_tokens": 2})
+    assert brief.engine is weak.engine
+    assert brief.invoke("Hi", temperature=0).usage_metadata["output_tokens"] == 2  # type: ignore[index]
+    del brief
+    assert weak.invoke("Hi", temperature=0, max_tokens=3).content
 
 
 # --- messages ---
