@@ -518,9 +518,12 @@ def test_a_failed_step_fails_its_texts_and_the_engine_goes_on(tokenizer: Any) ->
     engine = tiny_engine(tokenizer)
     engine.stop_ids = frozenset()
     before = ask(engine, [5, 6], max_tokens=5).done.result(20)
-    engine.model.broken = True
-    with pytest.raises(RuntimeError, match="out of order"):
-        ask(engine, [5, 6], max_tokens=5).done.result(20)
+    running = ask(engine, [5, 6], max_tokens=500)
+    assert eventually(lambda: engine.running == 1)
+    engine.model.broken = True  # in the middle of one text, before the first token of another
+    for request in (running, ask(engine, [5, 6], max_tokens=5)):
+        with pytest.raises(RuntimeError, match="out of order"):
+            request.done.result(20)
     engine.model.broken = False
     assert ask(engine, [5, 6], max_tokens=5).done.result(20) == before
     engine.close()
