@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableBranch, RunnableLambda, RunnablePassthrough
 from langgraph.errors import NodeError
+from langgraph.types import Command
 
 from cowest_graph.evaluators import Evaluation, keywords
 from cowest_graph.failures import FATAL, failure_kind
@@ -63,18 +64,24 @@ def evaluation_call(
     return _journalled(made, key, journal)
 
 
-def keep_failure(role: str, key: str) -> Callable[..., dict[str, Any]]:
+def keep_failure(role: str, key: str, then: str) -> Callable[..., Command[str]]:
     """An error handler that leaves `key` missing and the failure's kind in `calls`.
 
     A failure that no further call can escape (a refused key, an unknown model) is raised again.
+
+    Args:
+        role: of the call that failed.
+        key: the state key that stays missing.
+        then: the node that goes on; the failed node's own edges are not followed.
     """
 
-    def handle(state: Mapping[str, Any], error: NodeError) -> dict[str, Any]:
+    def handle(state: Mapping[str, Any], error: NodeError) -> Command[str]:
         kind = failure_kind(error.error)
         if kind in FATAL:
             raise error.error
         text = f"{type(error.error).__name__}: {error.error}"[:500]
-        return {key: None, "calls": [CallRecord(role=role, failure=kind, error=text)]}
+        record = CallRecord(role=role, failure=kind, error=text)
+        return Command(update={key: None, "calls": [record]}, goto=then)
 
     # LangGraph injects the error by its annotation, which must be the class itself.
     handle.__annotations__["error"] = NodeError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, HumanMessage
@@ -86,7 +86,7 @@ def create_collaboration(
         graph.add_edge("refine", "record")
     else:
         score = evaluation_call(as_evaluator(evaluator), of="answer", key="score")
-        graph.add_node("evaluate", score, error_handler=keep_failure("evaluate", "score"))
+        graph.add_node("evaluate", score, error_handler=keep_failure("evaluate", "score", "record"))
         graph.add_edge("refine", "evaluate")
         graph.add_edge("evaluate", "record")
     graph.add_edge("record", END)
@@ -134,33 +134,34 @@ def create_collector(
     facts = _Facts(weak, strong, evaluator, prompts, style, domain, num_drafts)
     scoring = as_evaluator(evaluator)
 
-    def model_node(graph: _Graph, name: str, role: str, key: str, chain: Chain) -> None:
-        node = model_call(chain, key=key, role=role, journal=traces)
-        graph.add_node(name, node, error_handler=keep_failure(role, key), retry_policy=retry)
+    def model_node(graph: _Graph, name: str, key: str, chain: Chain, end: str) -> None:
+        node = model_call(chain, key=key, role=name, journal=traces)
+        graph.add_node(name, node, error_handler=keep_failure(name, key, end), retry_policy=retry)
 
-    def score_node(graph: _Graph, name: str, of: str, key: str) -> None:
+    def score_node(graph: _Graph, name: str, of: str, key: str, end: str) -> None:
         node = evaluation_call(scoring, of=of, key=key, journal=traces)
-        graph.add_node(name, node, error_handler=keep_failure("evaluate", key), retry_policy=retry)
+        handler = keep_failure("evaluate", key, end)
+        graph.add_node(name, node, error_handler=handler, retry_policy=retry)
 
     attempt = StateGraph(TriedAttempt, output_schema=Attempted)
-    model_node(attempt, "draft", "draft", "draft", _drafting(weak, prompts, sampling))
-    model_node(attempt, "refine", "refine", "answer", _refining(strong, prompts))
-    score_node(attempt, "evaluate", "answer", "score")
+    model_node(attempt, "draft", "draft", _drafting(weak, prompts, sampling), "finish")
+    model_node(attempt, "refine", "answer", _refining(strong, prompts), "finish")
+    score_node(attempt, "evaluate", "answer", "score", "finish")
     attempt.add_node("finish", _finish_attempt)
     attempt.add_edge(START, "draft")
-    attempt.add_conditional_edges("draft", _unless_missing("draft", "refine", "finish"))
-    attempt.add_conditional_edges("refine", _unless_missing("answer", "evaluate", "finish"))
+    attempt.add_edge("draft", "refine")
+    attempt.add_edge("refine", "evaluate")
     attempt.add_edge("evaluate", "finish")
 
     graph = StateGraph(Collection, input_schema=Query, output_schema=Collected)
     graph.add_node("begin", _beginning_collection(facts, traces))
-    model_node(graph, "solo", "solo", "solo", prompts.solo | strong | readable)
-    score_node(graph, "evaluate_solo", "solo", "solo_score")
+    model_node(graph, "solo", "solo", prompts.solo | strong | readable, "record")
+    score_node(graph, "evaluate_solo", "solo", "solo_score", "record")
     graph.add_node("attempt", attempt.compile())
     graph.add_node("record", _recording_collection(facts, traces), defer=True)
     graph.add_edge(START, "begin")
     graph.add_conditional_edges("begin", _fan_out(num_drafts), ["solo", "attempt", END])
-    graph.add_conditional_edges("solo", _unless_missing("solo", "evaluate_solo", "record"))
+    graph.add_edge("solo", "evaluate_solo")
     graph.add_edge("evaluate_solo", "record")
     graph.add_edge("attempt", "record")
     graph.add_edge("record", END)
@@ -184,7 +185,7 @@ class _Facts:
         return {
             "query": _query(state),
             "domain": state.get("domain") or self.domain,
-            "weak_version": getattr(self.weak, "version", None),
+            "weak_version": _version(self.weak),
             "calls": Overwrite([]),
         }
 
@@ -216,6 +217,12 @@ class _Facts:
         return Trace(**self.of(state), explanation=explanation, draft_prompt=asked, **parts)
 
 
+def _version(weak: ChatModel) -> str | None:
+    """The adapter a call of this model would use: a bound one, or what it says itself."""
+    bound: str | None = getattr(weak, "kwargs", {}).get("adapter")
+    return bound or getattr(weak, "version", None)
+
+
 def _query(state: State) -> str:
     query: str | None = state.get("query")
     if query is None:
@@ -245,16 +252,6 @@ def _refining(strong: ChatModel, prompts: Prompts) -> Chain:
         lambda state: {"query": state["query"], "draft": text_of(state["draft"])}
     )
     return seen | prompts.refine | strong | RunnableLambda(readable)
-
-
-def _unless_missing(key: str, following: str, end: str) -> Callable[[State], str]:
-    def route(state: State) -> str:
-        missing: bool = state.get(key) is None
-        return end if missing else following
-
-    # The graph draws its edges from the annotation.
-    route.__annotations__["return"] = Literal[following, end]
-    return route
 
 
 def _recording_answers(facts: _Facts, traces: TraceStore | None) -> Thinking:

