@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable, RunnableBranch, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.errors import NodeError
 from langgraph.types import Command
 
-from cowest_graph.evaluators import Evaluation, keywords
+from cowest_graph.evaluators import Evaluation, keywords, whole
 from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.prompts import text_of
 from cowest_graph.state import CallRecord
@@ -44,8 +44,7 @@ def model_call(
         journal: where to keep the result; the state then holds `key`, perhaps `index`, and what an
             earlier run `finished`.
     """
-    made = _timed(chain) | RunnableLambda(_noted(key, role))
-    return _journalled(made, key, journal)
+    return _call(chain, key, _noted(key, role), journal)
 
 
 def evaluation_call(
@@ -60,8 +59,19 @@ def evaluation_call(
     def given(state: Mapping[str, Any]) -> dict[str, Any]:
         return keywords(state["query"], state[of], state.get("reference"))
 
-    made = _timed(RunnableLambda(given) | evaluator) | RunnableLambda(_scored(key))
-    return _journalled(made, key, journal)
+    return _call(in_place(given) | evaluator, key, _scored(key), journal)
+
+
+def in_place(function: Callable[[Any], Any]) -> Runnable[Any, Any]:
+    """A quick function without I/O as a Runnable that async graphs call without a thread.
+
+    As with any `RunnableLambda`, a Runnable that it returns is run in its stead.
+    """
+
+    async def called(given: Any) -> Any:
+        return function(given)
+
+    return RunnableLambda(function, called)
 
 
 def keep_failure(role: str, key: str, then: str) -> Callable[..., Command[str]]:
@@ -93,26 +103,50 @@ def slot(state: Mapping[str, Any], key: str) -> str:
     return key if state.get("index") is None else f"{key}/{state['index']}"
 
 
-def _timed(chain: Runnable[Any, Any]) -> Runnable[Any, dict[str, Any]]:
-    started = RunnablePassthrough.assign(started=RunnableLambda(_now))
-    return started | RunnablePassthrough.assign(result=chain)
+_Note = Callable[[Any, float], dict[str, Any]]  # a result and its seconds as the state's update
 
 
-def _now(_: Any) -> float:
-    return time.perf_counter()
+def _call(
+    chain: Runnable[Any, Any], key: str, note: _Note, journal: Journal | None
+) -> Runnable[Any, dict[str, Any]]:
+    """The chain, timed and noted; where an earlier run finished the call, its result instead."""
+
+    def begin(state: Mapping[str, Any]) -> dict[str, Any] | Runnable[Any, dict[str, Any]]:
+        if journal is not None and (part := state["finished"].get(slot(state, key))):
+            return {key: _value(part), "calls": part["calls"]}
+        started = time.perf_counter()
+
+        def end(result: Any) -> dict[str, Any]:
+            return note(result, time.perf_counter() - started)
+
+        if journal is None:
+            return chain | in_place(end)
+        return chain | in_place(end) | RunnableLambda(_keeping(journal, state, key))
+
+    return in_place(begin)
 
 
-def _noted(key: str, role: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    def note(state: dict[str, Any]) -> dict[str, Any]:
-        message: AIMessage = state["result"]
-        about, usage = message.response_metadata, message.usage_metadata
+def _keeping(
+    journal: Journal, state: Mapping[str, Any], key: str
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def remember(update: dict[str, Any]) -> dict[str, Any]:
+        if update[key] is not None:  # what is missing is asked for again next time
+            journal.remember(state["key"], slot(state, key), part_of(update[key], update["calls"]))
+        return update
+
+    return remember
+
+
+def _noted(key: str, role: str) -> _Note:
+    def note(message: AIMessage, seconds: float) -> dict[str, Any]:
+        about, usage = whole(message).response_metadata, message.usage_metadata
         record = CallRecord(
             role=role,
             model=about.get("model_name"),
             weak_version=about.get("weak_version"),
             input_tokens=usage["input_tokens"] if usage else None,
             output_tokens=usage["output_tokens"] if usage else None,
-            seconds=time.perf_counter() - state["started"],
+            seconds=seconds,
             finish_reason=about.get("finish_reason"),
         )
         return {key: message, "calls": [record]}
@@ -120,44 +154,20 @@ def _noted(key: str, role: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return note
 
 
-def _scored(key: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    def note(state: dict[str, Any]) -> dict[str, Any]:
-        said: Evaluation = state["result"]
+def _scored(key: str) -> _Note:
+    def note(said: Evaluation, seconds: float) -> dict[str, Any]:
         record = CallRecord(
             role="evaluate",
             model=said.get("model"),
             input_tokens=said.get("input_tokens"),
             output_tokens=said.get("output_tokens"),
-            seconds=time.perf_counter() - state["started"],
+            seconds=seconds,
             failure=said.get("failure"),
             error=said.get("comment") if said.get("failure") else None,
         )
         return {key: said.get("score"), "calls": [record]}
 
     return note
-
-
-def _journalled(
-    made: Runnable[Any, dict[str, Any]], key: str, journal: Journal | None
-) -> Runnable[Any, dict[str, Any]]:
-    if journal is None:
-        return made
-
-    def known(state: Mapping[str, Any]) -> bool:
-        return slot(state, key) in state["finished"]
-
-    def recall(state: Mapping[str, Any]) -> dict[str, Any]:
-        part: Part = state["finished"][slot(state, key)]
-        return {key: _value(part), "calls": part["calls"]}
-
-    def remember(state: Mapping[str, Any]) -> dict[str, Any]:
-        update: dict[str, Any] = state["made"]
-        if update[key] is not None:  # what is missing is asked for again next time
-            journal.remember(state["key"], slot(state, key), part_of(update[key], update["calls"]))
-        return update
-
-    fresh = RunnablePassthrough.assign(made=made) | RunnableLambda(remember)
-    return RunnableBranch((known, RunnableLambda(recall)), fresh)
 
 
 def part_of(value: AIMessage | str | float, calls: list[Any]) -> Part:

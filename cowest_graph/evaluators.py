@@ -190,8 +190,24 @@ def _no_reference(_: dict[str, Any]) -> Evaluation:
     return Evaluation(score=None, comment="no reference")
 
 
+def whole(message: AIMessage) -> AIMessage:
+    """The message itself, unless its stream ended before its last piece.
+
+    `ChatOpenAI` gives such a torso without an error; only the facts that come with the last piece,
+    the model's name among them, are not there. Half an answer must not be scored, and "1" may be
+    the torso of a judge's "10".
+
+    Raises:
+        EOFError: when the stream ended early.
+    """
+    about = message.response_metadata
+    if about.get("model_provider") == "openai" and "model_name" not in about:
+        raise EOFError(f"the stream ended before its last piece, after {message.text[-80:]!r}")
+    return message
+
+
 def _as_message(reply: Any) -> AIMessage:
-    return reply if isinstance(reply, AIMessage) else AIMessage(content=str(reply))
+    return whole(reply) if isinstance(reply, AIMessage) else AIMessage(content=str(reply))
 
 
 def _listed(reply: AIMessage) -> list[AIMessage]:

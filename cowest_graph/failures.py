@@ -5,6 +5,9 @@ Knows status codes and exception names. Imports no client, so that it judges the
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 FATAL = frozenset({"auth", "not_found"})
 """Kinds that no further call can escape: a refused key, a model or path that is not there."""
 
@@ -15,6 +18,7 @@ _BY_NAME = (
     ("ConnectionError", "connection"),
     ("RemoteProtocolError", "truncated"),
     ("IncompleteRead", "truncated"),
+    ("EOFError", "truncated"),
     ("LengthFinishReason", "truncated"),
     ("JSONDecodeError", "garbled"),
     ("OutputParser", "garbled"),
@@ -38,11 +42,36 @@ def failure_kind(error: BaseException) -> str:
     )
     if isinstance(status, int) and status >= 400:
         return _of_status(status)
+    kind = _by_name(error)
+    if kind == "connection" and any(_by_name(cause) == "truncated" for cause in _causes(error)):
+        return "truncated"
+    if kind is None and isinstance(error, _STUMBLES) and _raised_by_a_client(error):
+        return "garbled"
+    return kind or type(error).__name__
+
+
+_STUMBLES = (AttributeError, LookupError, TypeError, ValueError)
+_CLIENTS = re.compile(r"^langchain_\w+\.(chat_models|language_models)\b|^openai\b")
+
+
+def _raised_by_a_client(error: BaseException) -> bool:
+    """Whether a client's own code broke on a reply: one without choices is an IndexError to it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and bool(_CLIENTS.match(trace.tb_frame.f_globals.get("__name__", "")))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _by_name(error: BaseException) -> str | None:
     names = [kind.__name__ for kind in type(error).__mro__]
-    for part, kind in _BY_NAME:
-        if any(part in name for name in names):
-            return kind
-    return type(error).__name__
+    return next((kind for part, kind in _BY_NAME if any(part in name for name in names)), None)
 
 
 def _of_status(status: int) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Overwrite, RetryPolicy, Send
 
-from cowest_graph.calls import evaluation_call, keep_failure, model_call, part_of
+from cowest_graph.calls import evaluation_call, in_place, keep_failure, model_call, part_of
 from cowest_graph.evaluators import Evaluator, as_evaluator, evaluator_name, model_name
 from cowest_graph.prompts import Prompts, draft_prompt, readable, text_of
 from cowest_graph.state import (
@@ -155,7 +155,7 @@ def create_collector(
 
     graph = StateGraph(Collection, input_schema=Query, output_schema=Collected)
     graph.add_node("begin", _beginning_collection(facts, traces))
-    model_node(graph, "solo", "solo", prompts.solo | strong | readable, "record")
+    model_node(graph, "solo", "solo", prompts.solo | strong | in_place(readable), "record")
     score_node(graph, "evaluate_solo", "solo", "solo_score", "record")
     graph.add_node("attempt", attempt.compile())
     graph.add_node("record", _recording_collection(facts, traces), defer=True)
@@ -244,14 +244,12 @@ def _drafting(
             arguments["adapter"] = state["weak_version"]
         return prompts.draft | (weak.bind(**arguments) if arguments else weak)
 
-    return RunnableLambda(pinned)
+    return in_place(pinned)
 
 
 def _refining(strong: ChatModel, prompts: Prompts) -> Chain:
-    seen: Chain = RunnableLambda(
-        lambda state: {"query": state["query"], "draft": text_of(state["draft"])}
-    )
-    return seen | prompts.refine | strong | RunnableLambda(readable)
+    seen = in_place(lambda state: {"query": state["query"], "draft": text_of(state["draft"])})
+    return seen | prompts.refine | strong | in_place(readable)
 
 
 def _recording_answers(facts: _Facts, traces: TraceStore | None) -> Thinking:
