@@ -1,31 +1,24 @@
 """`cowest VERB`: each verb parses, calls one public function, prints.
 
-Knows arguments, printing and exit codes. Exit codes: 0 done, 1 the work failed, 2 wrong usage or
-input, 130 interrupted (what was finished is kept; the same command goes on).
+Knows arguments and what is printed. Exit codes: 0 done, 1 the work failed, 2 wrong usage or input,
+130 interrupted and 143 terminated (what was finished is kept; the same command goes on).
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sys
+import traceback
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
-from rich.text import Text
 
-from cowest_graph.failures import failure_kind
+from trainer import console
+from trainer.advice import FAILED, advice, exit_code, masked, need
 from trainer.config import Config
 
 app = typer.Typer(
@@ -41,38 +34,64 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-SkipBad = Annotated[bool, typer.Option(help="Leave malformed rows out and report them.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
+]
+Promote = Annotated[bool, typer.Option("--promote", help="Serve it at once.")]
+Name = Annotated[str | None, typer.Option(help="Of the new version; v0001, … by default.")]
 
-_out = Console(soft_wrap=True, highlight=False)
-_err = Console(stderr=True, soft_wrap=True, highlight=False)
+_GOES_ON = "what was finished is kept, the same command goes on from there"
+_BEGINS_AGAIN = "training was stopped and nothing registered, the same command begins it again"
+_in_use = Config()  # the verb's configuration, for what is said of its errors
 
 
 def main() -> None:
     """Run a verb; errors are one message and an exit code, never a traceback."""
+    console.heed_signals()
     try:
-        app(standalone_mode=False)
-    except KeyboardInterrupt:
-        _err.print("interrupted; what was finished is kept, the same command goes on from there")
-        sys.exit(130)
-    except typer.Exit as ended:
-        sys.exit(ended.exit_code)
-    except typer.Abort:
-        sys.exit(130)
+        # Typer hands an Exit's code back here, and raises everything else.
+        code = app(standalone_mode=False, prog_name="cowest")
+    except console.Stopped as stopped:
+        console.note(f"interrupted{f'; {stopped.kept}' if stopped.kept else ''}")
+        code = stopped.exit_code
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's own: a wrong flag or a missing argument
-            _err.print(f"cowest: {error.format_message()}", markup=False)
-            sys.exit(2)
-        kind = failure_kind(error)
-        _err.print(f"cowest: {_said(error, kind)}", markup=False)
-        wrong_input = isinstance(error, ValueError | LookupError | FileNotFoundError)
-        sys.exit(2 if wrong_input else 1)
+        secrets = _in_use.secrets()
+        if os.environ.get("COWEST_DEBUG"):
+            console.note(masked("".join(traceback.format_exception(error)), secrets))
+        if said := advice(error, _in_use.endpoints(), secrets):  # a bare `cowest` shows its help
+            console.note(f"cowest: {said}")
+        code = exit_code(error)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _said(error: Exception, kind: str) -> str:
-    text = str(error) or kind
-    if isinstance(error, ValueError | LookupError | OSError | RuntimeError | ImportError):
-        return str(error.args[0]) if isinstance(error, KeyError) and error.args else text
-    return f"{kind}: {text}"
+def _settings(path: Path | None) -> Config:
+    global _in_use
+    _in_use = Config.load(path)
+    return _in_use
+
+
+def _said(error: BaseException) -> str:
+    return advice(error, _in_use.endpoints(), _in_use.secrets())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            console.show(version("cowest-graph"))
+        except PackageNotFoundError:
+            console.show("not installed: run from its source")
+        raise typer.Exit
+
+
+@app.callback()
+def cowest(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and end.")
+    ] = False,
+) -> None:
+    """A small model you can train drafts, a large one you can't refines."""
 
 
 @app.command()
@@ -84,17 +103,19 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """The whole loop on real models, offline, in minutes; prints and saves a report."""
+    need("local", "train", "embedded")
     from trainer.demo import run_demo
     from trainer.demo_report import as_plain, print_report, save_report
 
     folder.mkdir(parents=True, exist_ok=True)
-    results = run_demo(folder, seed=seed, say=lambda line: _err.print(line, markup=False))
+    with console.kept(f"{folder} keeps the adapters and traces that were finished"):
+        results = run_demo(folder, seed=seed, say=console.note)
     saved = save_report(results, folder)
     if as_json:
-        print(json.dumps(as_plain(results)))
+        console.show_json(as_plain(results))
     else:
-        print_report(results, _out)
-    _err.print(f"saved: {', '.join(str(path) for path in saved)}", markup=False)
+        print_report(results, console._out)
+    console.note(f"saved: {', '.join(str(path) for path in saved)}")
 
 
 @app.command()
@@ -107,26 +128,27 @@ def ask(
     from cowest_graph import create_collaboration
     from cowest_graph.prompts import text_of
 
-    settings = Config.load(config)
-    with settings.store() as traces:
+    if not query.strip():
+        raise ValueError("the query is empty")
+    settings = _settings(config)
+    with settings.store() as store, settings.live_weak(temperature=0.0) as weak:
         graph = create_collaboration(
-            settings.weak_model(temperature=0.0),
+            weak,
             settings.strong_model(),
-            traces=traces,
+            traces=store,
             style=settings.collect.style,
             domain=settings.collect.domain,
         ).compile()
         said = graph.invoke({"query": query})
     draft, answer = said["draft"], said["answer"]
     version = draft.response_metadata.get("weak_version")
+    parts = {"weak_version": version, "draft": text_of(draft), "answer": text_of(answer)}
     if as_json:
-        parts = {"weak_version": version, "draft": text_of(draft), "answer": text_of(answer)}
-        print(json.dumps(parts))
+        console.show_json(parts)
         return
-    _out.print(f"draft ({version or 'base'}):", style="dim")
-    _out.print(text_of(draft), style="dim", markup=False)
-    _out.print("answer:", style="bold")
-    _out.print(text_of(answer), markup=False)
+    console.show(f"draft ({version or settings.weak.model}):\n{parts['draft']}", style="dim")
+    console.show("answer:", style="bold")
+    console.show(parts["answer"])
 
 
 @app.command()
@@ -137,40 +159,66 @@ def collect(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Collect preference feedback; a killed collection goes on where it stopped."""
+    """Collect preference feedback; a collection that was stopped goes on where it was."""
     from cowest_graph import create_collector
-    from cowest_graph.collecting import collect as run
-    from cowest_graph.collecting import read_queries
+    from cowest_graph.collecting import collect as collected
 
-    settings = Config.load(config)
-    queries, bad = read_queries(rows, skip_bad=skip_bad)
-    for reason in bad:
-        _err.print(f"left out: {reason}", markup=False)
-    queries = queries[:limit]
-    failed = 0
-    with settings.store() as traces:
+    settings = _settings(config)
+    queries = _read(rows, skip_bad)[:limit]
+    evaluator = settings.evaluator_named()
+    with settings.store() as store, settings.live_weak() as weak, console.kept(_GOES_ON):
         collector = create_collector(
-            settings.weak_model(),
+            weak,
             settings.strong_model(),
-            evaluator=settings.evaluator_named(),
-            traces=traces,
+            evaluator=evaluator,
+            traces=store,
             num_drafts=settings.collect.num_drafts,
             style=settings.collect.style,
             domain=settings.collect.domain,
         ).compile()
-        with _progress() as progress:
-            task = progress.add_task("collect", total=len(queries))
-            limit_ = settings.collect.max_concurrency
-            for outcome in run(collector, queries, max_concurrency=limit_):
-                if outcome.error is not None:
-                    failed += 1
-                    said = _said(outcome.error, failure_kind(outcome.error))
-                    progress.console.print(f"row {outcome.index + 1}: {said}", markup=False)
-                progress.advance(task)
-        _print_summary(traces, as_json)
-    if failed:
-        _err.print(f"{failed} of {len(queries)} rows have no trace; run again to try them")
-        raise typer.Exit(1)
+        run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
+        with closing(run) as outcomes:  # type: ignore[type-var]  # it is a generator
+            counts = _follow(outcomes, len(queries))
+        summary = store.summary()
+    if as_json:
+        console.show_json({**counts, "store": summary.as_dict()})
+    else:
+        console.show(str(summary))
+    _what_next(counts)
+
+
+def _follow(outcomes: Any, total: int) -> dict[str, int]:
+    """Watch a collection; counts of queries: finished whole, incomplete, without a trace."""
+    counts = {"queries": total, "complete": 0, "incomplete": 0, "without_trace": 0, "unanswered": 0}
+    console.note(f"collect: {total} queries")
+    with console.Meter("collect", total) as meter:
+        for done, outcome in enumerate(outcomes, start=1):
+            if outcome.error is not None:
+                counts["without_trace"] += 1
+                meter.say(f"row {outcome.index + 1}: {_said(outcome.error)}")
+            else:
+                trace = outcome.trace
+                counts["complete" if trace.complete else "incomplete"] += 1
+                silent = trace.solo is None and all(a.answer is None for a in trace.attempts)
+                counts["unanswered"] += silent
+            meter.done(done)
+    return counts
+
+
+def _what_next(counts: dict[str, int]) -> None:
+    total, missing = counts["queries"], counts["without_trace"]
+    if counts["incomplete"]:
+        console.note(
+            f"{counts['incomplete']} of {total} queries have calls that failed; the same command "
+            "makes those again, and no other"
+        )
+    if missing:
+        console.note(f"{missing} of {total} queries have no trace; the same command tries again")
+    if missing or counts["unanswered"] == total:
+        if counts["unanswered"] == total:
+            console.note("not one query was answered; `cowest doctor` looks at the endpoints")
+        raise typer.Exit(FAILED)
+    console.note("next: cowest pairs")
 
 
 @app.command()
@@ -182,98 +230,114 @@ def traces(
     as_json: AsJson = False,
 ) -> None:
     """Count what was collected: helped, hurt, missing, failures by kind, each weak version."""
-    with Config.load(config).store() as store:
+    with _settings(config).store() as store:
         if load is not None:
             added = store.from_jsonl(load, skip_bad=skip_bad)
-            _err.print(f"added {added.added} traces", markup=False)
+            console.note(f"added {added.added} traces")
             for row in added.bad:
-                _err.print(f"left out: {row}", markup=False)
+                console.note(f"left out: {row}")
         if export is not None:
-            _err.print(f"wrote {store.to_jsonl(export)} traces to {export}", markup=False)
-        _print_summary(store, as_json)
+            console.note(f"wrote {store.to_jsonl(export)} traces to {export}")
+        summary = store.summary()
+    if as_json:
+        console.show_json(summary.as_dict())
+    else:
+        console.show(str(summary))
 
 
 @app.command()
 def pairs(
     config: ConfigFile = None,
-    weak_version: Annotated[str | None, typer.Option(help="Only of this adapter.")] = None,
+    weak_version: Annotated[
+        str | None, typer.Option(help="Only of this adapter; `base` is the bare model.")
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Write the rows to a JSONL file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the preference pairs that the traces give, and what was dropped and why."""
+    import json
+
     from trainer.rows import preferences
 
-    with Config.load(config).store() as store:
+    with _settings(config).store() as store:
         rows = preferences(store.select(weak_version=weak_version, kind="collection"))
     if export is not None:
-        export.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        console.write_lines(export, [json.dumps(row, ensure_ascii=False) for row in rows])
+        console.note(f"wrote {len(rows)} pairs to {export}")
     if as_json:
-        print(json.dumps(rows.report.as_dict()))
+        console.show_json(rows.report.as_dict())
     else:
-        _out.print(str(rows.report), markup=False)
+        console.show(str(rows.report))
+        console.note("next: cowest train dpo" if rows else "no pairs: collect more queries")
 
 
 @train_app.command()
 def sft(
     rows: Annotated[Path, typer.Argument(help="JSONL with query, reference, explanation.")],
     config: ConfigFile = None,
-    name: Annotated[str | None, typer.Option(help="Of the new version.")] = None,
-    promote: Annotated[bool, typer.Option(help="Serve it at once.")] = False,
+    name: Name = None,
+    promote: Promote = False,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
     """Teach the weak model the domain from demonstrations."""
-    from cowest_graph.collecting import read_queries
     from trainer import demonstrations, train_sft
 
-    settings = Config.load(config)
-    queries, bad = read_queries(rows, skip_bad=skip_bad)
-    for reason in bad:
-        _err.print(f"left out: {reason}", markup=False)
-    shown = demonstrations(queries, style=settings.collect.style)
-    _err.print(str(shown.report), markup=False)
-    registry = settings.registry()
-    with _progress() as progress:
-        told = _training(progress, "SFT")
-        made = train_sft(shown, settings.job("sft"), registry, name=name, progress=told)
-    _trained(registry, made, promote, as_json)
+    settings = _settings(config)
+    shown = demonstrations(_read(rows, skip_bad), style=settings.collect.style)
+    console.note(str(shown.report))
+    _train(
+        settings,
+        "SFT",
+        lambda registry, told: train_sft(
+            shown, settings.job("sft"), registry, name=name, progress=told
+        ),
+        promote,
+        as_json,
+    )
 
 
 @train_app.command()
 def dpo(
     config: ConfigFile = None,
     start: Annotated[
-        str | None, typer.Option(help="SFT adapter to start from; the current one by default.")
+        str | None, typer.Option(help="SFT adapter to start from; the one in use by default.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the new version.")] = None,
-    promote: Annotated[bool, typer.Option(help="Serve it at once.")] = False,
+    name: Name = None,
+    promote: Promote = False,
     as_json: AsJson = False,
 ) -> None:
     """Teach the weak model, from the traces of its drafts, which drafts help."""
     from trainer import preferences, train_dpo
 
-    settings = Config.load(config)
-    registry = settings.registry()
-    start = start or registry.current
+    settings = _settings(config)
+    start = start or settings.registry().current
+    if start:
+        settings.registry().path(start)  # a wrong name is told before the traces are read
     with settings.store() as store:
         rows = preferences(store.select(weak_version=start, kind="collection"))
-    _err.print(str(rows.report), markup=False)
-    with _progress() as progress:
-        told = _training(progress, "DPO")
-        made = train_dpo(rows, settings.job("dpo"), registry, start=start, name=name, progress=told)
-    _trained(registry, made, promote, as_json)
+    console.note(f"drafts of {start or 'any version'}: {rows.report}")
+    _train(
+        settings,
+        "DPO",
+        lambda registry, told: train_dpo(
+            rows, settings.job("dpo"), registry, start=start, name=name, progress=told
+        ),
+        promote,
+        as_json,
+    )
 
 
 @app.command()
 def adapters(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the adapter versions; the one in use is marked."""
-    registry = Config.load(config).registry()
+    registry = _settings(config).registry()
     cards: list[dict[str, Any]] = [
         {**registry.card(name), "name": name, "current": name == registry.current}
         for name in registry
     ]
     if as_json:
-        print(json.dumps(cards, default=str))
+        console.show_json(cards)
         return
     table = Table("", "name", "kind", "parents", "made", "loss")
     for card in cards:
@@ -284,27 +348,33 @@ def adapters(config: ConfigFile = None, as_json: AsJson = False) -> None:
             str(card.get("kind") or ""),
             ", ".join(card.get("parents") or []),
             str(card.get("created_at") or "")[:19],
-            "" if loss is None else f"{loss:.3f}",
+            f"{loss:.3f}" if isinstance(loss, int | float) else "",
         )
     if cards:
-        _out.print(table)
+        console.show_table(table)
     in_use = registry.current or "the bare base model"
-    _out.print(f"{len(cards)} versions in {registry.folder}; in use: {in_use}", markup=False)
+    console.show(f"{len(cards)} versions in {registry.folder}; in use: {in_use}")
 
 
 @app.command()
-def promote(name: Annotated[str, typer.Argument()], config: ConfigFile = None) -> None:
+def promote(
+    name: Annotated[str, typer.Argument(help="A version, or `base` for the bare model.")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Serve this adapter version from now on; running processes follow."""
-    registry = Config.load(config).registry()
+    settings = _settings(config)
+    if name != "base":
+        settings.check_base(name)
+    registry = settings.registry()
     registry.promote(name)
-    _out.print(f"in use: {name}", markup=False)
+    _show_choice(registry.current, as_json)
 
 
 @app.command()
-def rollback(config: ConfigFile = None) -> None:
+def rollback(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Go back to what was in use before the last promotion."""
-    registry = Config.load(config).registry()
-    _out.print(f"in use: {registry.rollback() or 'the bare base model'}", markup=False)
+    _show_choice(_settings(config).registry().rollback(), as_json)
 
 
 @app.command()
@@ -312,58 +382,54 @@ def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Check versions, GPU, model files, store, endpoint and judge; exit code 1 when one fails."""
     from trainer.doctor import examine
 
-    findings = examine(Config.load(config))
+    findings = examine(_settings(config))
     if as_json:
-        print(json.dumps([finding.__dict__ for finding in findings]))
+        console.show_json([finding.__dict__ for finding in findings])
     else:
         for finding in findings:
             mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
-            _out.print(f"{mark} {finding.subject}: {finding.said}", markup=False)
+            console.show(f"{mark} {finding.subject}: {finding.said}")
     if any(finding.ok is False for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, _Rate(), TimeRemainingColumn(), console=_err)
+def _read(path: Path, skip_bad: bool) -> list[dict[str, Any]]:
+    from cowest_graph.collecting import read_queries
+
+    queries, bad = read_queries(path, skip_bad=skip_bad)
+    for reason in bad:
+        console.note(f"left out: {reason}")
+    return queries
 
 
-class _Rate(ProgressColumn):
-    """Finished rows or steps a minute."""
+def _train(
+    settings: Config, what: str, run: Callable[[Any, Any], str], promote: bool, as_json: bool
+) -> None:
+    need("local", "train")
+    registry = settings.registry()
+    with console.kept(_BEGINS_AGAIN), console.Meter(what) as meter:
 
-    def render(self, task: Task) -> Text:
-        return Text("" if not task.speed else f"{task.speed * 60:.1f}/min")
+        def told(line: dict[str, Any]) -> None:
+            if "step" in line:
+                meter.done(line["step"], line["steps"], f"loss {line['loss']}")
+            elif "note" in line:
+                meter.say(line["note"])
 
-
-def _training(progress: Progress, what: str) -> Any:
-    task = progress.add_task(what, total=None)
-
-    def told(line: dict[str, Any]) -> None:
-        if "step" in line:
-            said = f"{what}, loss {line['loss']}"
-            progress.update(task, completed=line["step"], total=line["steps"], description=said)
-        elif "note" in line:
-            progress.console.print(line["note"], markup=False)
-
-    return told
-
-
-def _trained(registry: Any, name: str, promote: bool, as_json: bool) -> None:
+        name = run(registry, told)
     if promote:
         registry.promote(name)
     if as_json:
-        print(json.dumps(registry.card(name), default=str))
-    else:
-        said = "in use" if promote else f"not in use yet: cowest promote {name}"
-        _out.print(f"adapter {name}, {said}", markup=False)
+        console.show_json(registry.card(name))
+        return
+    console.show(f"adapter {name}, {'in use' if promote else 'not in use yet'}")
+    console.note("next: cowest collect ROWS" if promote else f"next: cowest promote {name}")
 
 
-def _print_summary(store: Any, as_json: bool) -> None:
-    summary = store.summary()
+def _show_choice(version: str | None, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(summary.as_dict()))
+        console.show_json({"current": version})
     else:
-        _out.print(str(summary), markup=False)
+        console.show(f"in use: {version or 'the bare base model'}")
 
 
 if __name__ == "__main__":

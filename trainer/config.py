@@ -9,21 +9,31 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_origin
 
-from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
-from cowest_graph import AdapterRegistry, TraceStore, judge
-from cowest_graph.evaluators import METRICS, Evaluator
-from cowest_graph.prompts import ANSWER_SCHEMA
-from trainer.job import TrainingJob, nearest
+from cowest_graph.adapters import AdapterRegistry, base_fingerprint
+from trainer.advice import Endpoint, masked
+from trainer.job import TrainingJob, model_folder, nearest
+
+if TYPE_CHECKING:
+    from cowest_graph.evaluators import Evaluator
+    from cowest_graph.traces import TraceStore
 
 FILE = "cowest.toml"
 EMBEDDED = "embedded"
+
+_NOT_OURS = {"COWEST_CACHE", "COWEST_DEBUG"}  # of the library and of the command line itself
+_ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
 
 
 class _Section(BaseModel):
@@ -31,67 +41,113 @@ class _Section(BaseModel):
 
 
 class WeakSection(_Section):
-    """The small model: `embedded` (SmolLM2-135M), or a folder or name for transformers."""
+    """The small model."""
 
-    model: str = EMBEDDED
-    temperature: float = 1.0
-    top_p: float = 0.9
-    max_tokens: int = 1028
+    model: str = Field(
+        EMBEDDED,
+        min_length=1,
+        description="`embedded` (SmolLM2-135M), a folder or name for transformers, a model's name "
+        "at `base_url`, or `module:attribute` (a LangChain chat model, or a function that "
+        "returns one).",
+    )
+    base_url: str | None = Field(
+        None,
+        description="An OpenAI-compatible URL. A model there has no adapters of ours: it does "
+        "not follow `promote`.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Of `base_url`; better in the environment than in the file."
+    )
+    temperature: float = Field(1.0, ge=0, description="0 is greedy; `ask` is always greedy.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus sampling.")
+    max_tokens: int = Field(1028, ge=1, description="Tokens of a draft, at most.")
 
 
 class StrongSection(_Section):
-    """The large model: `embedded` (a stand-in), or a model's name at an OpenAI-compatible URL."""
+    """The large model."""
 
-    model: str = EMBEDDED
-    base_url: str | None = None
-    api_key: SecretStr | None = None  # better in COWEST_STRONG_API_KEY or OPENAI_API_KEY
-    temperature: float = 1.0
-    max_tokens: int | None = None
-    timeout: float = 60.0
-    max_retries: int = 3
-    response_format: Literal["text", "json_schema"] = "text"
+    model: str = Field(
+        EMBEDDED,
+        min_length=1,
+        description="`embedded` (a small stand-in), a model's name at an OpenAI-compatible URL, "
+        "or `module:attribute`.",
+    )
+    base_url: str | None = Field(None, description="Without it, OpenAI's own.")
+    api_key: SecretStr | None = Field(
+        None, description="Without it, `OPENAI_API_KEY`; better in the environment than here."
+    )
+    temperature: float = Field(1.0, ge=0, description="The paper's 1.")
+    max_tokens: int | None = Field(None, ge=1, description="Tokens of an answer, at most.")
+    timeout: float = Field(60.0, gt=0, description="Seconds until a call is given up.")
+    max_retries: int = Field(3, ge=0, description="Of a call that failed for a passing reason.")
+    response_format: Literal["text", "json_schema"] = Field(
+        "text", description="`json_schema` where the endpoint can force one."
+    )
 
 
 class EvaluatorSection(_Section):
-    """`judge`, `exact_match`, `token_f1`, or `module:attribute`; and the judge's own endpoint."""
+    """Who scores answers."""
 
-    kind: str = "auto"
-    model: str | None = None
-    base_url: str | None = None
-    api_key: SecretStr | None = None
+    kind: str = Field(
+        "auto",
+        description="`judge`, `exact_match`, `token_f1`, or `module:attribute`. `auto` is the "
+        "judge, or exact match beside the embedded strong model, which cannot judge.",
+    )
+    model: str | None = Field(None, description="The judge; without it, the strong model.")
+    base_url: str | None = Field(None, description="The judge's; without it, the strong model's.")
+    api_key: SecretStr | None = Field(None, description="The judge's, where its URL is its own.")
 
 
 class TracesSection(_Section):
-    """Where traces are kept: `sqlite:///file.db` or `postgresql+psycopg://…`."""
+    """Where traces are kept."""
 
-    url: str = "sqlite:///traces.db"
+    url: str = Field(
+        "sqlite:///traces.db",
+        min_length=1,
+        description="`sqlite:///file.db`, or `postgresql+psycopg://user:password@host/database`.",
+    )
 
 
 class AdaptersSection(_Section):
-    """The folder of adapter versions."""
+    """Where adapter versions are kept."""
 
-    folder: Path = Path("adapters")
+    folder: Path = Field(Path("adapters"), description="Made when the first one is added.")
 
 
 class CollectSection(_Section):
     """How traces are collected."""
 
-    num_drafts: int = Field(default=5, ge=1)
-    style: Literal["answer", "knowledge", "chain_of_thought"] = "chain_of_thought"
-    max_concurrency: int = Field(default=8, ge=1)
-    domain: str | None = None
+    num_drafts: int = Field(5, ge=1, description="K, drafts a query.")
+    style: Literal["answer", "knowledge", "chain_of_thought"] = Field(
+        "chain_of_thought", description="The draft style, for `ask` and `train sft` too."
+    )
+    max_concurrency: int = Field(8, ge=1, description="Queries at a time.")
+    domain: str | None = Field(None, description="A name that is kept in the traces.")
 
 
 class TrainSection(_Section):
     """How adapters are trained; see `TrainingJob`."""
 
-    preset: str = "paper"
-    backend: str = "auto"
-    precision: str = "auto"
-    sft: dict[str, Any] = Field(default_factory=dict)  # for TRL's SFTConfig
-    dpo: dict[str, Any] = Field(default_factory=dict)  # for TRL's DPOConfig
-    lora: dict[str, Any] = Field(default_factory=dict)  # for PEFT's LoraConfig
-    seed: int = 0
+    model: str | None = Field(
+        None,
+        description="What is trained; without it, the weak model. Needed where the weak model is "
+        "an endpoint.",
+    )
+    preset: Literal["paper", "tiny"] = Field(
+        "paper", description="`tiny` for 100 to 400 million parameters."
+    )
+    backend: Literal["auto", "plain", "unsloth"] = Field(
+        "auto", description="`auto` is Unsloth where it can run."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="`auto` is what the machine computes fast."
+    )
+    sft: dict[str, Any] = Field(default_factory=dict, description="For TRL's `SFTConfig`, unread.")
+    dpo: dict[str, Any] = Field(default_factory=dict, description="For TRL's `DPOConfig`, unread.")
+    lora: dict[str, Any] = Field(
+        default_factory=dict, description="For PEFT's `LoraConfig`, unread."
+    )
+    seed: int = Field(0, description="Of the first weights and of the order of rows.")
 
 
 class Config(_Section):
@@ -111,11 +167,12 @@ class Config(_Section):
 
         Args:
             path: the file; None for `cowest.toml` here, or the defaults when there is none.
-            environment: where COWEST_SECTION_KEY is looked up.
+            environment: where COWEST_SECTION_KEY is looked up; an empty value is none.
 
         Raises:
             FileNotFoundError: when the named file is not there.
-            ValueError: for TOML that does not parse, or an unknown or wrong key.
+            ValueError: for TOML that does not parse, or an unknown or wrong key, also in the
+                environment.
         """
         if path is not None and not path.exists():
             raise FileNotFoundError(
@@ -124,45 +181,87 @@ class Config(_Section):
         path = path or Path(FILE)
         given = _toml(path) if path.exists() else {}
         _check_keys(given, path)
-        for section, key, value in _overrides(environment):
+        overrides = _overrides(environment)
+        for (section, key), value in overrides.items():
             given.setdefault(section, {})[key] = value
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise ValueError(_reasons(error, path)) from None
+            raise ValueError(_reasons(error, path, overrides)) from None
 
-    def weak_folder(self) -> str:
-        """The weak model's folder or name."""
-        if self.weak.model != EMBEDDED:
-            return self.weak.model
-        from cowest_graph import embedded
+    # --- models ---
 
-        return str(embedded.weak_model())
+    @contextmanager
+    def live_weak(self, **changes: Any) -> Iterator[Any]:
+        """The weak model, loaded, and closed again at the end.
 
-    def registry(self) -> AdapterRegistry:
-        """The adapter registry."""
-        return AdapterRegistry(self.adapters.folder)
+        Args:
+            changes: sampling arguments over the section's, such as `temperature`.
+
+        Raises:
+            ImportError: when torch is needed and not installed.
+            FileNotFoundError, OSError: when there is no such model.
+            ValueError: when the adapter in use is for another base, or a name cannot be loaded.
+        """
+        weak = self.weak_model(**changes)
+        try:
+            if hasattr(weak, "load"):  # now, and not within the first query of many
+                weak.load()
+            yield weak
+        finally:
+            if hasattr(weak, "close"):
+                weak.close()
 
     def weak_model(self, **changes: Any) -> Any:
-        """The live weak model, following the registry."""
+        """The weak model: in this process and following the registry, or at an endpoint."""
+        section = self.weak
+        sampling = section.model_dump(include={"temperature", "top_p", "max_tokens"}) | changes
+        if section.base_url is not None:
+            # A local server wants no key of OpenAI's, and shall not be sent it.
+            key = section.api_key or SecretStr("none")
+            return _chat(section.model, section.base_url, key, **self._patience(), **sampling)
+        if _ATTRIBUTE.fullmatch(section.model):
+            return _model(section.model)
         from cowest_graph import LocalWeak
 
-        sampling = self.weak.model_dump(exclude={"model"}) | changes
         return LocalWeak(self.weak_folder(), adapters=self.registry(), **sampling)
 
-    def strong_model(self, **changes: Any) -> ChatOpenAI | Any:
+    def weak_folder(self) -> str:
+        """The folder or hub name of the weak model's weights, for serving here and for training.
+
+        Raises:
+            FileNotFoundError: when the folder is missing or no model's.
+            ValueError: when the weak model is an endpoint or a Python name, whose weights are
+                elsewhere.
+        """
+        if self.weak.model == EMBEDDED and self.weak.base_url is None:
+            from cowest_graph import embedded
+
+            return str(embedded.weak_model())
+        if self.weak.base_url is not None or _ATTRIBUTE.fullmatch(self.weak.model):
+            raise ValueError(
+                f"the weights of {self.weak.model!r} are not here; set model in [train] to the "
+                "folder or hub name of the same model"
+            )
+        return _folder_or_name(self.weak.model)
+
+    def strong_model(self, **changes: Any) -> Any:
         """The strong model, kept to the answer's schema where the endpoint can force it."""
         strong = self.strong
-        settings = strong.model_dump(include={"temperature", "timeout", "max_retries"})
+        settings = {**self._patience(), "temperature": strong.temperature}
         if strong.max_tokens is not None:
             settings["max_tokens"] = strong.max_tokens
         if strong.model == EMBEDDED:
             from cowest_graph import embedded
 
             return embedded.strong_model(**(settings | changes))
+        if strong.base_url is None and _ATTRIBUTE.fullmatch(strong.model):
+            return _model(strong.model)
         model = _chat(strong.model, strong.base_url, strong.api_key, **(settings | changes))
         if strong.response_format == "text":
             return model
+        from cowest_graph.prompts import ANSWER_SCHEMA
+
         schema = {"name": ANSWER_SCHEMA["title"], "schema": ANSWER_SCHEMA, "strict": True}
         return model.bind(response_format={"type": "json_schema", "json_schema": schema})
 
@@ -174,10 +273,9 @@ class Config(_Section):
         Raises:
             ValueError: for an unknown name.
         """
-        kind = self.evaluator.kind
-        if kind == "auto":
-            own = self.evaluator.model or self.strong.model != EMBEDDED
-            kind = "judge" if own else "exact_match"
+        from cowest_graph.evaluators import METRICS, judge
+
+        kind = self.evaluator_kind
         if kind == "judge":
             return judge(self.judge_model())
         if kind in METRICS:
@@ -185,34 +283,111 @@ class Config(_Section):
         if ":" in kind:
             named: Evaluator = _attribute(kind)
             return named
-        raise ValueError(f"no evaluator {kind!r}{nearest(kind, ['judge', *METRICS])}")
+        raise ValueError(f"no evaluator {kind!r}{nearest(kind, ['auto', 'judge', *METRICS])}")
 
-    def judge_model(self) -> Any:
+    @property
+    def evaluator_kind(self) -> str:
+        """The evaluator's name with `auto` decided."""
+        if self.evaluator.kind != "auto":
+            return self.evaluator.kind
+        own = self.evaluator.model or self.strong.model != EMBEDDED
+        return "judge" if own else "exact_match"
+
+    def judge_model(self, **changes: Any) -> Any:
         """The judge's model; the strong model itself unless another is named."""
-        own = self.evaluator
-        if own.model is None and self.strong.model == EMBEDDED:
+        own, strong = self.evaluator, self.strong
+        settings = {**self._patience(), "temperature": 0.0} | changes
+        if own.model is None and strong.model == EMBEDDED:
             from cowest_graph import embedded
 
-            return embedded.strong_model(grammar=embedded.SCORE_GRAMMAR, temperature=0.0)
-        strong = self.strong
-        return _chat(
-            own.model or strong.model,
-            own.base_url or strong.base_url,
-            own.api_key or strong.api_key,
-            temperature=0.0,
-            timeout=strong.timeout,
-            max_retries=strong.max_retries,
+            return embedded.strong_model(grammar=embedded.SCORE_GRAMMAR, **settings)
+        named = own.model or strong.model
+        elsewhere = own.base_url is not None and own.base_url != strong.base_url
+        if not elsewhere and strong.base_url is None and _ATTRIBUTE.fullmatch(named):
+            return _model(named)
+        # Another endpoint than the strong model's is not sent the strong model's key.
+        key = own.api_key or (None if elsewhere else strong.api_key)
+        return _chat(named, own.base_url or strong.base_url, key, **settings)
+
+    def endpoints(self) -> list[Endpoint]:
+        """The endpoints that calls go to, as `advice` tells them apart."""
+        weak, strong, own = self.weak, self.strong, self.evaluator
+        found = [Endpoint("weak", weak.base_url, weak.model)] if weak.base_url else []
+        if strong.model != EMBEDDED:
+            found.append(Endpoint("strong", strong.base_url, strong.model))
+        if own.model or own.base_url:
+            judge_url = own.base_url or strong.base_url
+            found.append(Endpoint("evaluator", judge_url, own.model or strong.model))
+        return found
+
+    def secrets(self) -> list[str]:
+        """The keys and passwords that must never be printed or stored."""
+        sections = (self.weak, self.strong, self.evaluator)
+        keys = [section.api_key.get_secret_value() for section in sections if section.api_key]
+        password = re.search(r"://[^:/@]*:([^@]+)@", self.traces.url)
+        return [
+            *keys,
+            *filter(None, [os.environ.get("OPENAI_API_KEY")]),
+            *([password.group(1)] if password else []),
+        ]
+
+    def _patience(self) -> dict[str, Any]:
+        return {"timeout": self.strong.timeout, "max_retries": self.strong.max_retries}
+
+    # --- folders and stores ---
+
+    def registry(self) -> AdapterRegistry:
+        """The adapter registry."""
+        return AdapterRegistry(self.adapters.folder.expanduser())
+
+    def check_base(self, name: str) -> None:
+        """Check that an adapter fits the weak model, where both can be told without loading.
+
+        Raises:
+            LookupError: when there is no such adapter.
+            ValueError: when it is for another base model.
+        """
+        theirs = self.registry().card(name).get("base_hash")
+        folder = self.local_weights()
+        if theirs is None or folder is None or (ours := base_fingerprint(folder)) == theirs:
+            return
+        raise ValueError(
+            f"adapter {name!r} is for another base model ({theirs[:12]}…) than the weak model "
+            f"{folder} ({ours[:12]}…); set model in [weak] to the adapter's base"
         )
 
+    def local_weights(self) -> Path | None:
+        """The folder of the weak model's weights where it is one already; nothing is fetched."""
+        if self.weak.base_url is not None:
+            return None
+        if self.weak.model != EMBEDDED:
+            folder = Path(self.weak.model).expanduser()
+            return folder if (folder / "config.json").is_file() else None
+        from cowest_graph import embedded
+
+        found = sorted(embedded.cache_folder().glob("smollm2-*/model.safetensors"))
+        return found[-1].parent if found else None
+
     def store(self) -> TraceStore:
-        """The trace store."""
-        return TraceStore(self.traces.url)
+        """The trace store; what it keeps of failed calls never holds a key."""
+        from cowest_graph.traces import Trace, TraceStore
+
+        secrets = self.secrets()
+
+        class PrivateStore(TraceStore):
+            def record(self, trace: Trace) -> None:
+                super().record(_without(secrets, trace))
+
+        url = self.traces.url
+        if url.startswith("postgres") and "connect_timeout" not in url:
+            url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
+        return PrivateStore(url)
 
     def job(self, kind: Literal["sft", "dpo"]) -> TrainingJob:
         """The training job for one recipe."""
         train = self.train
         return TrainingJob(
-            model=self.weak_folder(),
+            model=self.weak_folder() if train.model is None else _folder_or_name(train.model),
             preset=train.preset,
             backend=train.backend,
             precision=train.precision,
@@ -222,11 +397,28 @@ class Config(_Section):
         )
 
 
-def _chat(
-    model: str, base_url: str | None, api_key: SecretStr | None, **settings: Any
-) -> ChatOpenAI:
+def fields() -> Iterator[tuple[str, str, FieldInfo]]:
+    """Section, key and field of everything that can be configured, in the file's order."""
+    for section in Config.model_fields:
+        for key, field in _keys(section).items():
+            yield section, key, field
+
+
+def environment_name(section: str, key: str) -> str:
+    """The environment variable of a key.
+
+    >>> environment_name("strong", "base_url")
+    'COWEST_STRONG_BASE_URL'
+    """
+    return f"COWEST_{section}_{key}".upper()
+
+
+def _chat(model: str, base_url: str | None, api_key: SecretStr | None, **settings: Any) -> Any:
+    from langchain_openai import ChatOpenAI
+
     key = api_key or (SecretStr(k) if (k := os.environ.get("OPENAI_API_KEY")) else None)
-    if key is None and base_url is None:
+    elsewhere = base_url or os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
+    if key is None and not elsewhere:
         raise ValueError(
             f"model {model!r} needs a key: set OPENAI_API_KEY or COWEST_STRONG_API_KEY, or a "
             "base_url in [strong]"
@@ -241,10 +433,43 @@ def _chat(
     )
 
 
+def _model(name: str) -> Any:
+    """The chat model that `module:attribute` names, or that the function of that name returns."""
+    from langchain_core.runnables import Runnable
+
+    found = _attribute(name)
+    made = found() if callable(found) and not isinstance(found, Runnable) else found
+    if not isinstance(made, Runnable):
+        raise ValueError(f"{name!r} is a {type(made).__name__}, not a LangChain chat model")
+    return made
+
+
+def _folder_or_name(model: str) -> str:
+    """The model as it is; a path is checked, a name on a hub is left to whoever loads it."""
+    path = Path(model).expanduser()
+    if path.is_dir() or path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        model_folder(model)
+        return str(path)
+    return model
+
+
+def _without(secrets: list[str], trace: Any) -> Any:
+    """The trace with the keys masked that an endpoint's error message repeated."""
+    if not any(masked(call.error or "", secrets) != (call.error or "") for call in trace.failures):
+        return trace
+
+    def clean(calls: list[Any]) -> list[Any]:
+        errors = [None if c.error is None else masked(c.error, secrets) for c in calls]
+        return [c.model_copy(update={"error": e}) for c, e in zip(calls, errors, strict=True)]
+
+    attempts = [a.model_copy(update={"calls": clean(a.calls)}) for a in trace.attempts]
+    return trace.model_copy(update={"calls": clean(trace.calls), "attempts": attempts})
+
+
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -252,44 +477,63 @@ def _check_keys(given: Mapping[str, Any], path: Path) -> None:
     sections = list(Config.model_fields)
     for section, content in given.items():
         if section not in sections:
-            raise ValueError(f"{path}: unknown section [{section}]{nearest(section, sections)}")
+            what = f"section [{section}]" if isinstance(content, dict) else f"key {section!r}"
+            raise ValueError(f"{path}: unknown {what}{nearest(section, sections)}")
         if not isinstance(content, dict):
             raise ValueError(f"{path}: [{section}] must be a section, not {content!r}")
-        keys = list(_fields(section))
+        keys = list(_keys(section))
         for key in content:
             if key not in keys:
                 raise ValueError(f"{path}: unknown key {key!r} in [{section}]{nearest(key, keys)}")
 
 
-def _fields(section: str) -> Mapping[str, Any]:
+def _keys(section: str) -> Mapping[str, FieldInfo]:
     kind = Config.model_fields[section].annotation
-    return getattr(kind, "model_fields", {})
-
-
-def _overrides(environment: Mapping[str, str]) -> list[tuple[str, str, Any]]:
-    found = []
-    for section in Config.model_fields:
-        for key in _fields(section):
-            value = environment.get(f"COWEST_{section}_{key}".upper())
-            if value is not None:
-                found.append((section, key, _plain(value)))
+    found: Mapping[str, FieldInfo] = getattr(kind, "model_fields", {})
     return found
 
 
-def _plain(value: str) -> Any:
-    """Objects and lists are written as JSON; everything else pydantic reads from the text."""
-    if value.startswith(("{", "[")):
+def _overrides(environment: Mapping[str, str]) -> dict[tuple[str, str], Any]:
+    """What the environment sets, by section and key."""
+    known = {environment_name(section, key): (section, key, f) for section, key, f in fields()}
+    found: dict[tuple[str, str], Any] = {}
+    for name, value in environment.items():
+        if not name.startswith("COWEST_") or name in _NOT_OURS:
+            continue
+        if name not in known:
+            raise ValueError(
+                f"unknown environment variable {name}{nearest(name, [*known, *_NOT_OURS])}"
+            )
+        section, key, field = known[name]
+        if value.strip():
+            found[section, key] = _plain(name, value, field)
+    return found
+
+
+def _plain(name: str, value: str, field: FieldInfo) -> Any:
+    """Lists and tables are written as JSON; everything else pydantic reads from the text."""
+    if get_origin(field.annotation) not in (dict, list):
+        return value
+    try:
         return json.loads(value)
-    return value
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{name} must be JSON, such as {{"key": 1}}: {error}') from None
 
 
-def _reasons(error: ValidationError, path: Path) -> str:
-    wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-    return f"{path}: " + "; ".join(wrong)
+def _reasons(error: ValidationError, path: Path, overrides: Mapping[Any, Any]) -> str:
+    def where(loc: tuple[Any, ...]) -> str:
+        if (named := tuple(loc[:2])) in overrides:
+            return environment_name(*named)
+        return f"{path}, [{loc[0]}] {'.'.join(map(str, loc[1:]))}"
+
+    return "; ".join(f"{where(each['loc'])}: {each['msg']}" for each in error.errors())
 
 
 def _attribute(name: str) -> Any:
+    """What `module:attribute` names; modules in the current folder are found, too."""
     module, _, attribute = name.partition(":")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # an installed command does not look here by itself
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -1,30 +1,36 @@
 """`cowest doctor`: what is there, what is reachable, and what is wrong with it.
 
-Knows how to look. Changes nothing, trains nothing.
+Knows how to look. Makes, converts, downloads and trains nothing, and imports no torch; the
+endpoints are asked one short question each.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from cowest_graph.evaluators import parse_score
-from cowest_graph.failures import failure_kind
 from cowest_graph.prompts import final_answer, text_of
+from trainer.advice import EXTRAS, advice, installed
 from trainer.config import EMBEDDED, Config
+from trainer.job import model_folder
 
 _PACKAGES = (
+    "cowest-graph",
     "langgraph",
     "langchain-core",
     "langchain-openai",
-    "torch",
-    "transformers",
-    "peft",
-    "trl",
+    *("torch", "transformers", "peft", "trl", "datasets", "xllamacpp", "gguf", "unsloth"),
 )
+_PATIENCE = 30.0  # seconds for one short question, whatever the configuration allows a long one
+
+Said = tuple[bool | None, str]
 
 
 @dataclass(frozen=True)
@@ -37,92 +43,157 @@ class Finding:
 
 
 def examine(config: Config) -> list[Finding]:
-    """Look at versions, hardware, the weak model, adapters, store, endpoint and judge."""
-    looks: list[tuple[str, Callable[[Config], tuple[bool | None, str]]]] = [
+    """Look at versions, hardware, the weak model, adapters, store, endpoints and judge."""
+    looks: list[tuple[str, Callable[[Config], Said]]] = [
         ("versions", _versions),
         ("hardware", _hardware),
-        ("training backend", _backend),
+        ("training", _training),
         ("weak model", _weak),
         ("adapters", _adapters),
         ("traces", _traces),
         ("strong model", _strong),
-        ("judge", _judge),
+        ("evaluator", _evaluator),
     ]
     return [_look(subject, look, config) for subject, look in looks]
 
 
-def _look(
-    subject: str, look: Callable[[Config], tuple[bool | None, str]], config: Config
-) -> Finding:
+def _look(subject: str, look: Callable[[Config], Said], config: Config) -> Finding:
     try:
         return Finding(subject, *look(config))
     except Exception as error:  # whatever is wrong is the finding
-        return Finding(subject, False, f"{failure_kind(error)}: {error}")
+        return Finding(subject, False, advice(error, config.endpoints(), config.secrets()))
 
 
-def _versions(_: Config) -> tuple[bool, str]:
-    found, missing = [], []
-    for name in _PACKAGES:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    said = ", ".join(found) + (f"; not installed: {', '.join(missing)}" if missing else "")
-    return "langgraph" not in missing, said
+def _versions(_: Config) -> Said:
+    found = {name: _installed_version(name) for name in _PACKAGES}
+    there = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    missing = ", ".join(name for name, version in found.items() if version is None)
+    return True, there + (f"; not installed: {missing}" if missing else "")
 
 
-def _hardware(_: Config) -> tuple[None, str]:
-    if importlib.util.find_spec("torch") is None:
-        return None, f"{os.cpu_count()} CPU cores; torch is not installed"
-    import torch
-
-    if torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return None, f"{torch.cuda.get_device_name(0)}, {total:.0f} GiB"
-    return None, f"no CUDA GPU; {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
-
-
-def _backend(config: Config) -> tuple[None, str]:
-    from trainer.backends import choose
-
-    backend, reason = choose(config.job("sft"))
-    return None, f"{backend}: {reason}"
+def _hardware(_: Config) -> Said:
+    gpus, torch = _gpus(), _installed_version("torch")
+    cores = f"{os.cpu_count()} CPU cores"
+    if not gpus:
+        return None, f"no NVIDIA GPU; {cores}"
+    if torch and torch.endswith("+cpu"):
+        return False, f"{', '.join(gpus)}; {cores}; but torch {torch} is a build without CUDA"
+    return None, f"{', '.join(gpus)}; {cores}"
 
 
-def _weak(config: Config) -> tuple[bool, str]:
-    from trainer.job import model_folder
+def _training(config: Config) -> Said:
+    modules = [*EXTRAS["local"], *EXTRAS["train"]]
+    if missing := [module for module in modules if not installed(module)]:
+        return None, f"not possible: no {', '.join(missing)}; pip install 'cowest-graph[train]'"
+    asked = config.train.backend
+    able = installed("unsloth") and bool(_gpus())
+    if asked == "unsloth" and not able:
+        wants = "a CUDA GPU" if installed("unsloth") else "pip install 'cowest-graph[unsloth]'"
+        return False, f"backend unsloth cannot run here: it needs {wants}"
+    backend = "unsloth" if able and asked != "plain" else "plain (transformers and PEFT)"
+    return True, f"backend {backend}, preset {config.train.preset}"
 
-    folder = model_folder(config.weak_folder())
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return True, f"{folder} ({size / 2**20:.0f} MiB of weights)"
+
+def _weak(config: Config) -> Said:
+    weak = config.weak
+    if weak.base_url is not None or ":" in weak.model:
+        return _answers(config.weak_model(**_short(weak.base_url)), weak.model)
+    if missing := [module for module in EXTRAS["local"] if not installed(module)]:
+        raise ImportError(f"no module {missing[0]}", name=missing[0])
+    folder = config.local_weights()
+    if weak.model == EMBEDDED and folder is None:
+        from cowest_graph import embedded
+
+        return True, f"{embedded.packaged_weights()}, converted once at the first use (540 MB)"
+    found = model_folder(str(folder)) if folder else _cached(weak.model)
+    size = sum(file.stat().st_size for file in found.glob("*.safetensors"))
+    return True, f"{found} ({size / 2**20:.0f} MiB of weights)"
 
 
-def _adapters(config: Config) -> tuple[bool, str]:
+def _cached(model: str) -> Path:
+    if model.count("/") != 1 or model.startswith((".", "~", "/")):
+        return model_folder(model)  # a path: says what is wrong with it
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except Exception:
+        raise FileNotFoundError(
+            f"{model} is neither a folder nor in the hub's cache; it would be downloaded at the "
+            "first use, which needs a network"
+        ) from None
+
+
+def _adapters(config: Config) -> Said:
     registry = config.registry()
-    return True, f"{len(registry)} versions, in use: {registry.current or 'the bare base model'}"
+    chosen = registry.current
+    if chosen is not None:
+        registry.path(chosen)
+        config.check_base(chosen)
+    return True, f"{len(registry)} versions, in use: {chosen or 'the bare base model'}"
 
 
-def _traces(config: Config) -> tuple[bool, str]:
+def _traces(config: Config) -> Said:
+    _, _, path = config.traces.url.partition("sqlite:///")
+    if path and path != ":memory:" and not Path(path).expanduser().exists():
+        folder = Path(path).expanduser().absolute().parent
+        return folder.is_dir(), f"{path} is made at the first use" + (
+            "" if folder.is_dir() else f", but there is no folder {folder}; make it first"
+        )
     with config.store() as store:
         return True, f"{store.url}: {len(store)} traces"
 
 
-def _strong(config: Config) -> tuple[bool, str]:
-    reply = config.strong_model().invoke("Reply in this format.\nExplanation: a test\nAnswer: yes")
-    said = f"{config.strong.model} answers"
-    if config.strong.model == EMBEDDED:
+def _strong(config: Config) -> Said:
+    strong = config.strong
+    model = config.strong_model(**_short(strong.base_url or strong.model))
+    ok, said = _answers(model, strong.model)
+    if strong.model == EMBEDDED:
         said += "; it is a small stand-in, good for trying things out and not for real work"
+    return ok, said
+
+
+def _answers(model: Any, name: str) -> Said:
+    reply = model.invoke(
+        "What is two plus two? Keep to this format.\nExplanation: one sentence\nAnswer: one word"
+    )
     if final_answer(reply) is None:
-        said += f"; its format is not kept: {text_of(reply)[:80]!r}"
-    return True, said
+        return True, f"{name} answers, but not in the format asked for: {text_of(reply)[:80]!r}"
+    return True, f"{name} answers in the format"
 
 
-def _judge(config: Config) -> tuple[bool | None, str]:
-    if config.evaluator.kind not in ("judge", "auto"):
-        return None, f"not used: the evaluator is {config.evaluator.kind}"
-    if config.evaluator.kind == "auto" and config.strong.model == EMBEDDED:
-        return None, "not used: the embedded strong model cannot judge, answers are exact-matched"
-    reply = config.judge_model().invoke("Reply with the number 7 and nothing else.")
+def _evaluator(config: Config) -> Said:
+    kind = config.evaluator_kind
+    if kind != "judge":
+        config.evaluator_named()
+        return True, f"{kind}, no judge is asked"
+    reply = config.judge_model(**_short("judge")).invoke(
+        "Reply with the number 7 and nothing else."
+    )
     if parse_score(text_of(reply)) is None:
-        return False, f"its reply is no score from 1 to 10: {text_of(reply)[:80]!r}"
-    return True, "its scores can be read"
+        return False, f"the judge's reply is no score from 1 to 10: {text_of(reply)[:80]!r}"
+    return True, "the judge answers, and its score can be read"
+
+
+def _short(endpoint: str | None) -> dict[str, Any]:
+    """One try, and not a long one."""
+    return {} if endpoint is None else {"timeout": _PATIENCE, "max_retries": 0}
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    """Names and memory of the NVIDIA GPUs, by their driver's own tool."""
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return []
+    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in said.stdout.splitlines() if line.strip()]

@@ -35,11 +35,13 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.dpo": {"backends", "job", "watch", "rows"},
     "trainer.worker": {"sft", "dpo", "backends", "job", "watch"},
     "trainer.launch": {"job", "rows"},
-    "trainer.config": {"job"},
-    "trainer.doctor": {"config", "job", "backends"},
+    "trainer.advice": set(),
+    "trainer.console": set(),
+    "trainer.config": {"advice", "job"},
+    "trainer.doctor": {"advice", "config", "job"},
     "trainer.demo": {"job", "rows", "launch"},
     "trainer.demo_report": {"demo"},
-    "trainer.cli": {"config", "demo", "demo_report", "doctor", "launch", "rows", "job"},
+    "trainer.cli": {"advice", "console", "config", "demo", "demo_report", "doctor", "rows"},
 }
 
 
