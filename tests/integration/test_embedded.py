@@ -1,0 +1,76 @@
+"""The offline default on real weights: served strong model, live weak model, one graph."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cowest_graph import LocalWeak, TraceStore, create_collaboration, embedded, final_answer
+
+QUERIES = ["What is the capital of France?", "How many legs does a spider have?"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[embedded.StrongServer]:
+    pytest.importorskip("xllamacpp", reason="the embedded server is not installed")
+    with embedded.StrongServer(parallel=2, context=1024) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def weak(smollm2: Path) -> Iterator[LocalWeak]:
+    with LocalWeak(str(smollm2), temperature=0.0, max_tokens=24) as model:
+        yield model
+
+
+def test_the_server_is_on_loopback_and_wants_its_key(server: embedded.StrongServer) -> None:
+    assert server.base_url.startswith("http://127.0.0.1:")
+    asked = {"messages": [{"role": "user", "content": "Hi"}]}
+    refused = httpx.post(f"{server.base_url}/chat/completions", json=asked, timeout=30)
+    assert refused.status_code == 401
+
+
+def test_every_answer_keeps_the_format(server: embedded.StrongServer) -> None:
+    hot = server.chat_model(temperature=1.0)
+    said = hot.batch([f"{query} ({i})" for i in range(3) for query in QUERIES])
+    assert all(final_answer(message) for message in said)
+    assert all(message.text.startswith("Explanation: ") for message in said)
+    assert all(message.usage_metadata for message in said)
+
+
+def test_draft_and_answer_stream_through_the_graph(
+    weak: LocalWeak, server: embedded.StrongServer, tmp_path: Path
+) -> None:
+    with TraceStore(tmp_path / "traces.db") as traces:
+        graph = create_collaboration(weak, server.chat_model(), traces=traces).compile()
+        pieces: dict[str, list[str]] = {"draft": [], "refine": []}
+        for chunk, about in graph.stream({"query": QUERIES[0]}, stream_mode="messages"):
+            if about["langgraph_node"] in pieces:
+                pieces[about["langgraph_node"]].append(str(chunk.content))
+        (trace,) = list(traces)
+    assert len(pieces["draft"]) > 3
+    assert len(pieces["refine"]) > 3
+    (attempt,) = trace.attempts
+    assert "".join(pieces["draft"]) == attempt.draft
+    assert "".join(pieces["refine"]) == attempt.answer
+    assert attempt.weak_version == "base"
+    assert all(call.output_tokens for call in attempt.calls)
+    assert trace.strong == embedded.MODEL
+
+
+async def test_sync_and_async_answer_alike(weak: LocalWeak, server: embedded.StrongServer) -> None:
+    graph = create_collaboration(weak, server.chat_model()).compile().pick("answer")
+    asked = [{"query": query} for query in QUERIES]
+    sync = await asyncio.to_thread(graph.batch, asked, {"max_concurrency": 1})
+    both = [await graph.ainvoke(one) for one in asked]
+    assert [m.content for m in sync] == [m.content for m in both]
+
+
+def test_the_weights_are_converted_once(smollm2: Path) -> None:
+    weights = smollm2 / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert embedded.weak_model() == smollm2
+    assert weights.stat().st_mtime_ns == before
+    assert not list(smollm2.parent.glob(".converting-*"))
