@@ -46,22 +46,36 @@ _in_use = Config()  # the verb's configuration, for what is said of its errors
 
 
 def main() -> None:
-    """Run a verb; errors are one message and an exit code, never a traceback."""
+    """Run the verb of the command line, and end with its exit code."""
     console.heed_signals()
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a verb; errors are one message and an exit code, never a traceback.
+
+    Args:
+        arguments: the command line without the program's name; None for this process's.
+
+    Returns:
+        The exit code.
+    """
+    global _in_use
+    _in_use = Config()
     try:
         # Typer hands an Exit's code back here, and raises everything else.
-        code = app(standalone_mode=False, prog_name="cowest")
+        code = app(arguments, standalone_mode=False, prog_name="cowest")
+        return code if isinstance(code, int) else 0
     except console.Stopped as stopped:
         console.note(f"interrupted{f'; {stopped.kept}' if stopped.kept else ''}")
-        code = stopped.exit_code
+        return stopped.exit_code
     except Exception as error:
-        secrets = _in_use.secrets()
         if os.environ.get("COWEST_DEBUG"):
-            console.note(masked("".join(traceback.format_exception(error)), secrets))
-        if said := advice(error, _in_use.endpoints(), secrets):  # a bare `cowest` shows its help
+            trace = "".join(traceback.format_exception(error))
+            console.note(masked(trace, _in_use.secrets()))
+        if said := _said(error):  # a bare `cowest` shows its help
             console.note(f"cowest: {said}")
-        code = exit_code(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        return exit_code(error)
 
 
 def _settings(path: Path | None) -> Config:

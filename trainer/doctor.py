@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cowest_graph.evaluators import parse_score
-from cowest_graph.prompts import final_answer, text_of
+from langchain_core.messages import AIMessage
+
+from cowest_graph.evaluators import judge, keywords
+from cowest_graph.prompts import Prompts, draft_prompt, final_answer, readable, text_of
 from trainer.advice import EXTRAS, advice, installed
 from trainer.config import EMBEDDED, Config
 from trainer.job import model_folder
@@ -28,6 +30,7 @@ _PACKAGES = (
     "langchain-openai",
     *("torch", "transformers", "peft", "trl", "datasets", "xllamacpp", "gguf", "unsloth"),
 )
+_QUESTION, _ANSWER = "What is two plus two?", "four"
 _PATIENCE = 30.0  # seconds for one short question, whatever the configuration allows a long one
 
 Said = tuple[bool | None, str]
@@ -97,7 +100,8 @@ def _training(config: Config) -> Said:
 def _weak(config: Config) -> Said:
     weak = config.weak
     if weak.base_url is not None or ":" in weak.model:
-        return _answers(config.weak_model(**_short(weak.base_url)), weak.model)
+        model = config.weak_model(**_short(weak.base_url))
+        return _answers(draft_prompt(config.collect.style) | model, weak.model)
     if missing := [module for module in EXTRAS["local"] if not installed(module)]:
         raise ImportError(f"no module {missing[0]}", name=missing[0])
     folder = config.local_weights()
@@ -146,17 +150,15 @@ def _traces(config: Config) -> Said:
 
 def _strong(config: Config) -> Said:
     strong = config.strong
-    model = config.strong_model(**_short(strong.base_url or strong.model))
-    ok, said = _answers(model, strong.model)
+    model = config.strong_model(**_short(strong.model))
+    ok, said = _answers(Prompts().solo | model | readable, strong.model)
     if strong.model == EMBEDDED:
         said += "; it is a small stand-in, good for trying things out and not for real work"
     return ok, said
 
 
-def _answers(model: Any, name: str) -> Said:
-    reply = model.invoke(
-        "What is two plus two? Keep to this format.\nExplanation: one sentence\nAnswer: one word"
-    )
+def _answers(chain: Any, name: str) -> Said:
+    reply = chain.invoke({"query": _QUESTION})
     if final_answer(reply) is None:
         return True, f"{name} answers, but not in the format asked for: {text_of(reply)[:80]!r}"
     return True, f"{name} answers in the format"
@@ -166,13 +168,13 @@ def _evaluator(config: Config) -> Said:
     kind = config.evaluator_kind
     if kind != "judge":
         config.evaluator_named()
-        return True, f"{kind}, no judge is asked"
-    reply = config.judge_model(**_short("judge")).invoke(
-        "Reply with the number 7 and nothing else."
-    )
-    if parse_score(text_of(reply)) is None:
-        return False, f"the judge's reply is no score from 1 to 10: {text_of(reply)[:80]!r}"
-    return True, "the judge answers, and its score can be read"
+        return True, f"{kind}; no judge is asked"
+    right = AIMessage(f"Explanation: two and two are four.\nAnswer: {_ANSWER}")
+    asked = keywords(_QUESTION, right, _ANSWER)
+    said = judge(config.judge_model(**_short("judge"))).invoke(asked)
+    if (score := said.get("score")) is None:
+        return False, f"no score from 1 to 10 in two tries: {said.get('comment')}"
+    return True, f"the judge can be read; it gives a right answer {score:.0f} of 10"
 
 
 def _short(endpoint: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from cowest_graph import (
 )
 from cowest_graph.collecting import collect
 from cowest_graph.prompts import JUDGE_AGAIN
+from cowest_graph.state import Query
 from cowest_graph.testing import ScriptedModel
 from trainer import preferences
-
 
 ROWS = [{"query": f"How does part {n} work?", "reference": f"{n}"} for n in range(30)]
 FATAL = {"401": openai.AuthenticationError, "404": openai.NotFoundError}
@@ -228,6 +228,6 @@ async def test_half_an_answer_is_not_answered_with(how: str) -> None:
     with Server(always("ended")) as server:
         weak = ScriptedModel(["Answer: 1"])
         graph = create_collaboration(weak, client(server.url, streaming=True)).compile()
-        asked: Mapping[str, Any] = {"query": "How?"}
+        asked: Query = {"query": "How?"}
         with pytest.raises(EOFError, match="before its last piece"):
             await graph.ainvoke(asked) if how == "async" else graph.invoke(asked)
