@@ -317,6 +317,9 @@ def dpo(
     start: Annotated[
         str | None, typer.Option(help="SFT adapter to start from; the one in use by default.")
     ] = None,
+    any_version: Annotated[
+        bool, typer.Option("--any-version", help="Drafts of other versions, too.")
+    ] = False,
     name: Name = None,
     promote: Promote = False,
     as_json: AsJson = False,
@@ -329,8 +332,13 @@ def dpo(
     if start:
         settings.registry().path(start)  # a wrong name is told before the traces are read
     with settings.store() as store:
-        rows = preferences(store.select(weak_version=start, kind="collection"))
-    console.note(f"drafts of {start or 'any version'}: {rows.report}")
+        wanted = None if any_version else start
+        rows = preferences(store.select(weak_version=wanted, kind="collection"))
+        others = [] if rows.report.traces else list(store.summary().by_weak_version)
+    console.note(f"drafts of {wanted or 'any version'}: {rows.report}")
+    if others:
+        told = ", ".join(version or "a model without versions" for version in others)
+        console.note(f"there are only drafts of: {told}; --any-version takes them all")
     _train(
         settings,
         "DPO",

@@ -1,0 +1,343 @@
+"""The command line in this process, with scripted models: help, exit codes, messages, JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from cowest_graph import AdapterRegistry
+from cowest_graph.adapters import CONFIG, WEIGHTS, base_fingerprint
+from cowest_graph.testing import ScriptedModel
+from cowest_graph.traces import TraceStore
+from trainer import console
+from trainer.advice import advice, exit_code
+from trainer.cli import app, run
+
+ROOT = Path(__file__).parents[2]
+SECRET = "sk-secret-0123456789"
+
+
+def weak() -> ScriptedModel:
+    """Drafts that are right and wrong in turn."""
+    said = itertools.cycle(["Answer: 4", "Answer: 5"])
+    return ScriptedModel(lambda _: next(said), model_name="small")
+
+
+def strong() -> ScriptedModel:
+    """Copies the draft; alone it is wrong."""
+
+    def reply(messages: list[Any]) -> str:
+        return "Answer: 4" if "Answer: 4" in messages[-1].text else "Answer: 6"
+
+    return ScriptedModel(reply, model_name="large")
+
+
+def refusing() -> ScriptedModel:
+    return ScriptedModel([TimeoutError(f"no reply for {SECRET}")])
+
+
+Cowest = Callable[..., int]
+
+
+@pytest.fixture
+def cowest(tmp_path: Path) -> Cowest:
+    """Runs a verb with a configuration of scripted models."""
+    (tmp_path / "cowest.toml").write_text(
+        f"""
+        [weak]
+        model = "{__name__}:weak"
+        [strong]
+        model = "{__name__}:strong"
+        api_key = "{SECRET}"
+        [evaluator]
+        kind = "exact_match"
+        [traces]
+        url = "sqlite:///{tmp_path}/traces.db"
+        [adapters]
+        folder = "{tmp_path}/adapters"
+        [collect]
+        num_drafts = 4
+        max_concurrency = 1
+        [train]
+        model = "{tmp_path}/base"
+        """,
+        encoding="utf-8",
+    )
+    rows = [{"query": f"{n} + {n}?", "reference": "4"} for n in range(3)]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "bad.jsonl").write_text(
+        "\n".join(
+            [*lines[:2], '{"query": '],
+        ),
+        encoding="utf-8",
+    )
+    (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
+    return lambda *words: run([*words, "--config", str(tmp_path / "cowest.toml")])
+
+
+def add_adapter(folder: Path, name: str, **card: Any) -> None:
+    import numpy
+    from safetensors.numpy import save_file
+
+    source = folder / "source"
+    source.mkdir(exist_ok=True)
+    (source / CONFIG).write_text(json.dumps({"peft_type": "LORA"}))
+    save_file({"w": numpy.zeros(2, numpy.float32)}, source / WEIGHTS)
+    AdapterRegistry(folder / "adapters").add(source, card=card, name=name)
+    shutil.rmtree(source)
+
+
+def a_base(folder: Path) -> Path:
+    base = folder / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_bytes(b"weights")
+    return base
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    def walk(command: Any, words: str) -> Iterator[tuple[str, Any]]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{words} {name}")
+        if not getattr(command, "commands", None):
+            yield words, command
+
+    yield from walk(typer.main.get_command(app), "cowest")
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands()))
+def test_every_verb_has_help_documentation_and_an_example(
+    words: str, command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words.split()[1:], "--help"]) == 0
+    assert command.help.strip() in " ".join(capsys.readouterr().out.split())
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{words}: {parameter.name} has no help"
+    documented = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    section = re.search(rf"^### {words}\n\n(.*?)(?=^###|\Z)", documented, re.S | re.M)
+    assert section, f"{words} is not in docs/cli.md"
+    assert section[1].startswith(command.help.strip() + "\n")
+    assert f"$ {words}" in section[1]
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands()))
+def test_every_verb_has_json(words: str, command: Any) -> None:
+    assert "--json" in [option for parameter in command.params for option in parameter.opts]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["adapters", "--jsn"], "--json"),
+        (["adaptors"], "adapters"),
+        (["promote"], "'name'"),
+        (["collect", "rows.jsonl", "--limit", "0"], "--limit"),
+        (["adapters", "--config", "none.toml"], "no configuration file none.toml"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+
+
+def test_no_verb_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    told = capsys.readouterr()
+    assert "collect" in told.out
+    assert told.err == ""
+
+
+def test_the_whole_way_from_rows_to_pairs(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = str(tmp_path / "rows.jsonl")
+    assert cowest("collect", rows, "--limit", "2", "--json") == 0
+    told = capsys.readouterr()
+    counts = json.loads(told.out)
+    assert (counts["queries"], counts["complete"], counts["without_trace"]) == (2, 2, 0)
+    assert counts["store"]["attempts"] == 8
+    assert told.err.splitlines()[-1] == "next: cowest pairs"
+    assert not re.search(r"[\x1b\r]", told.err)  # no terminal, no control characters
+    assert cowest("collect", rows) == 0  # the third query is added, the others cost nothing
+    assert "3 traces (0 incomplete), 12 attempts: 6 helped, 6 hurt" in capsys.readouterr().out
+
+    assert cowest("pairs", "--export", str(tmp_path / "pairs.jsonl"), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["pairs"] == 6
+    exported = (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [sorted(json.loads(line)) for line in exported] == [["chosen", "prompt", "rejected"]] * 6
+    assert (tmp_path / "pairs.jsonl").stat().st_mode & 0o777 == 0o600
+
+    assert cowest("traces", "--export", str(tmp_path / "t.jsonl")) == 0
+    assert cowest("traces", "--load", str(tmp_path / "t.jsonl"), "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["traces"] == 3
+
+
+def test_ask_shows_draft_and_answer(
+    cowest: Cowest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cowest("ask", "2 + 2?", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"weak_version": None, "draft": "Answer: 4", "answer": "Answer: 4"}
+    with TraceStore(tmp_path / "traces.db") as store:
+        assert [trace.kind for trace in store] == ["inference"]
+
+
+def test_an_empty_query_is_refused(cowest: Cowest, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cowest("ask", "  ") == 2
+    assert capsys.readouterr().err == "cowest: the query is empty\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("none.jsonl", ["none.jsonl", "No such file"]),
+        ("bad.jsonl", ["bad.jsonl, line 3", "not JSON"]),
+        ("empty.jsonl", ["empty.jsonl holds no query", "empty"]),
+        ("adapters", ["adapters"]),
+    ],
+)
+@pytest.mark.parametrize("verb", [["collect"], ["train", "sft"]])
+def test_bad_rows_are_one_line_and_exit_code_2(
+    cowest: Cowest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: list[str],
+    file: str,
+    words: list[str],
+) -> None:
+    (tmp_path / "adapters").mkdir()
+    assert cowest(*verb, str(tmp_path / file)) == 2
+    said = capsys.readouterr().err
+    assert [word for word in words if word not in said] == []
+    assert said.count("\n") == 1
+
+
+def test_bad_rows_can_be_left_out(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cowest("collect", str(tmp_path / "bad.jsonl"), "--skip-bad", "--json") == 0
+    told = capsys.readouterr()
+    assert "left out:" in told.err
+    assert "line 3" in told.err
+    assert json.loads(told.out)["complete"] == 2
+
+
+def test_failed_calls_are_counted_and_exit_code_1_says_that_nothing_was_answered(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tmp_path / "cowest.toml"
+    toml.write_text(toml.read_text().replace(":strong", ":refusing"))
+    assert cowest("collect", str(tmp_path / "rows.jsonl"), "--json") == 1
+    told = capsys.readouterr()
+    counts = json.loads(told.out)
+    assert (counts["incomplete"], counts["unanswered"]) == (3, 3)
+    assert counts["store"]["failures"] == {"timeout": 15}
+    assert "cowest doctor" in told.err
+    assert SECRET.encode() not in (tmp_path / "traces.db").read_bytes()
+    assert SECRET not in told.err + told.out
+
+
+def test_no_pairs_says_why_and_how_many(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("trl", reason="training is not installed")
+    add_adapter(tmp_path, "sft")
+    a_base(tmp_path)
+    toml = tmp_path / "cowest.toml"
+    toml.write_text(toml.read_text().replace(":weak", ":strong"))  # every draft is wrong: all tie
+    assert cowest("collect", str(tmp_path / "rows.jsonl")) == 0
+    assert cowest("pairs") == 0
+    said = capsys.readouterr()
+    assert "0 helped, 12 hurt (ties among them: 12)" in said.out
+    assert "one-sided queries: 3" in said.out
+    assert "no pairs: collect more queries" in said.err
+    assert cowest("train", "dpo", "--start", "sft") == 2
+    said = capsys.readouterr()
+    assert "no preference pairs to train on: 0 pairs from 0 traces" in said.err
+    assert "only drafts of: a model without versions; --any-version" in said.err
+    assert cowest("train", "dpo", "--start", "sft", "--any-version") == 2
+    assert "ties among them: 12" in capsys.readouterr().err
+    assert cowest("train", "dpo", "--start", "sfd") == 2
+    assert "no adapter 'sfd'" in capsys.readouterr().err
+
+
+def test_promote_rollback_and_what_there_is(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_adapter(tmp_path, "one", kind="sft", metrics={"last_loss": 0.5})
+    add_adapter(tmp_path, "two", kind="dpo", parents=["one"])
+    assert cowest("promote", "two") == 0
+    assert cowest("adapters") == 0
+    out = capsys.readouterr().out
+    assert "in use: two" in out
+    assert "0.500" in out
+    assert cowest("rollback", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"current": None}
+    assert cowest("promote", "base", "--json") == 0
+    assert cowest("promote", "three") == 2
+    assert "no adapter 'three'" in (said := capsys.readouterr().err)
+    assert "one, two" in said
+
+
+def test_an_adapter_of_another_base_is_not_promoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = a_base(tmp_path)
+    add_adapter(tmp_path, "ours", base_hash=base_fingerprint(base))
+    (base / "model.safetensors").write_bytes(b"other weights")
+    toml = tmp_path / "cowest.toml"
+    toml.write_text(f'[weak]\nmodel = "{base}"\n[adapters]\nfolder = "{tmp_path}/adapters"\n')
+    assert run(["promote", "ours", "--config", str(toml)]) == 2
+    assert "another base model" in capsys.readouterr().err
+    assert AdapterRegistry(tmp_path / "adapters").current is None
+
+
+def test_a_store_that_is_not_ours_or_newer_is_refused(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "traces.db").write_text("something else entirely")
+    assert cowest("traces") == 2
+    assert "is not a trace store" in capsys.readouterr().err
+    assert (tmp_path / "traces.db").read_text() == "something else entirely"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "code"),
+    [
+        (ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), "[local]", 1),
+        (ModuleNotFoundError("No module named 'trl'", name="trl"), "[train]", 1),
+        (ModuleNotFoundError("No module named 'psycopg'", name="psycopg"), "[postgres]", 1),
+        (KeyError("no 'x'"), "no 'x'", 2),
+        (FileNotFoundError(2, "No such file or directory", "f"), "f: No such file", 2),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero", 1),
+        (ValueError("two\nlines"), "two lines", 2),
+        (TimeoutError("slow"), "slow", 1),
+        (ZeroDivisionError(), "ZeroDivisionError", 1),
+    ],
+)
+def test_advice_is_a_line_with_a_code(error: Exception, said: str, code: int) -> None:
+    assert said in advice(error)
+    assert "\n" not in advice(error)
+    assert exit_code(error) == code
+
+
+def test_a_stop_tells_what_was_kept_and_is_no_error() -> None:
+    with pytest.raises(console.Stopped) as stopped, console.kept("outer"), console.kept("inner"):
+        raise console.Stopped(signal.SIGTERM)
+    assert (stopped.value.kept, stopped.value.exit_code) == ("inner", 143)
+    assert not isinstance(stopped.value, Exception)
