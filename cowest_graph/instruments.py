@@ -47,6 +47,7 @@ _UNSEEN = (
 
 
 _FEEDBACK_CODES, _HELD_OUT_CODES = 14, 30  # of 108; the others are taught
+_TRAIN_ROWS = 160  # at 192 the weak model is perfect, and its drafts are all alike
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def questions(seed: int = 0) -> Questions:
         seed: which codes are taught, and the rows' order.
 
     Returns:
-        train: 128 rows, 64 codes in two of four phrasings each, for SFT; feedback: 28 rows, 14
+        train: 160 rows of 64 codes, in two or three of four phrasings each, for SFT; feedback: 28 rows, 14
         codes in two of these phrasings, to collect preferences on; held_out: 60 rows, 30 codes in
         two of three other phrasings, to measure on.
     """
@@ -75,7 +76,7 @@ def questions(seed: int = 0) -> Questions:
     held_out, codes = codes[:_HELD_OUT_CODES], codes[_HELD_OUT_CODES:]
     feedback, taught = codes[:_FEEDBACK_CODES], codes[_FEEDBACK_CODES:]
     return Questions(
-        train=_asked(draw, taught, _TAUGHT, 2),
+        train=_asked(draw, taught, _TAUGHT, 3)[:_TRAIN_ROWS],
         feedback=_asked(draw, feedback, _TAUGHT, 2),
         held_out=_asked(draw, held_out, _UNSEEN, 2),
     )
