@@ -162,12 +162,12 @@ def _endpoint_said(error: BaseException, endpoints: list[Endpoint]) -> str:
     sections = _sections(error, where, endpoints)
     said = _SAID.get(kind, f"failed ({kind})")
     code = f" ({status})" if status else ""
+    section = " or ".join(f"[{section}]" for section in sections)
     todo = _TODO.get(kind, "check {section}").format(
-        section=" or ".join(f"[{section}]" for section in sections),
-        env=f"COWEST_{sections[0].upper()}",
+        section=section, env=f"COWEST_{sections[0].upper()}"
     )
     reason = _line(_reason(error))
-    return f"{where} {said}{code}{f': {reason}' if reason else ''}; {todo}"
+    return f"{section} {where} {said}{code}{f': {reason}' if reason else ''}; {todo}"
 
 
 def _sections(error: BaseException, url: str, endpoints: list[Endpoint]) -> list[str]:
