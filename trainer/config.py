@@ -219,12 +219,18 @@ class Config(_Section):
         if section.base_url is not None:
             # A local server wants no key of OpenAI's, and shall not be sent it.
             key = section.api_key or SecretStr("none")
-            return _chat(section.model, section.base_url, key, **self._patience(), **sampling)
-        if _ATTRIBUTE.fullmatch(section.model):
+            settings = self._patience() | sampling
+            return _chat(section.model, section.base_url, key, **settings)
+        if not self.weak_is_local:
             return _model(section.model)
         from cowest_graph import LocalWeak
 
         return LocalWeak(self.weak_folder(), adapters=self.registry(), **sampling)
+
+    @property
+    def weak_is_local(self) -> bool:
+        """Whether the weak model runs in this process and follows the adapter registry."""
+        return self.weak.base_url is None and not _ATTRIBUTE.fullmatch(self.weak.model)
 
     def weak_folder(self) -> str:
         """The folder or hub name of the weak model's weights, for serving here and for training.
@@ -234,11 +240,11 @@ class Config(_Section):
             ValueError: when the weak model is an endpoint or a Python name, whose weights are
                 elsewhere.
         """
-        if self.weak.model == EMBEDDED and self.weak.base_url is None:
+        if self.weak_is_local and self.weak.model == EMBEDDED:
             from cowest_graph import embedded
 
             return str(embedded.weak_model())
-        if self.weak.base_url is not None or _ATTRIBUTE.fullmatch(self.weak.model):
+        if not self.weak_is_local:
             raise ValueError(
                 f"the weights of {self.weak.model!r} are not here; set model in [train] to the "
                 "folder or hub name of the same model"
@@ -358,7 +364,7 @@ class Config(_Section):
 
     def local_weights(self) -> Path | None:
         """The folder of the weak model's weights where it is one already; nothing is fetched."""
-        if self.weak.base_url is not None:
+        if not self.weak_is_local:
             return None
         if self.weak.model != EMBEDDED:
             folder = Path(self.weak.model).expanduser()

@@ -99,7 +99,7 @@ def _training(config: Config) -> Said:
 
 def _weak(config: Config) -> Said:
     weak = config.weak
-    if weak.base_url is not None or ":" in weak.model:
+    if not config.weak_is_local:
         model = config.weak_model(**_short(weak.base_url))
         return _answers(draft_prompt(config.collect.style) | model, weak.model)
     if missing := [module for module in EXTRAS["local"] if not installed(module)]:
