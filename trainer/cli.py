@@ -48,6 +48,8 @@ _in_use = Config()  # the verb's configuration, for what is said of its errors
 def main() -> None:
     """Run the verb of the command line, and end with its exit code."""
     console.heed_signals()
+    if not sys.stderr.isatty():  # the libraries' own bars, too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(run())
 
 

@@ -1,0 +1,59 @@
+"""The examples run as their first lines say, and their files are what the package would make."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cowest_graph.instruments import questions
+from trainer.config import Config
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def chat(folder: Path, *words: str) -> list[str]:
+    environment = {**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(EXAMPLES.parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "host_chat.py"), "--offline-scripted", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_host_chat_answers_and_remembers_its_thread(tmp_path: Path) -> None:
+    said = chat(tmp_path, "What does falcon-delta-red mean?", "thanks")
+    assert said == [
+        "> What does falcon-delta-red mean?",
+        "Explanation: the expert says so.",
+        "Answer: replace the coolant pump, overheating",
+        "> thanks",
+        "Ask me about a fault code, such as falcon-delta-red.",
+        "(2 turns in thread 1)",
+    ]
+    assert chat(tmp_path, "thanks")[-1] == "(3 turns in thread 1)"
+    assert chat(tmp_path, "thanks", "--thread", "2")[-1] == "(1 turns in thread 2)"
+
+
+def test_the_quickstart_s_configuration_and_rows() -> None:
+    folder = EXAMPLES / "quickstart"
+    assert Config.load(folder / "cowest.toml", {}).train.preset == "tiny"
+    made = questions(0)
+    for name, rows in (("train", made.train), ("feedback", made.feedback[:8])):
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        kept = [{k: v for k, v in row.items() if k != "code"} for row in rows]
+        assert [json.loads(line) for line in lines] == kept
+
+
+def test_langgraph_json_names_a_function_that_is_there() -> None:
+    named = json.loads((EXAMPLES / "langgraph.json").read_text(encoding="utf-8"))["graphs"]["chat"]
+    file, _, function = named.partition(":")
+    assert f"def {function}() -> Any:" in (EXAMPLES / file).read_text(encoding="utf-8")
