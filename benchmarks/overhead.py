@@ -25,8 +25,8 @@ from cowest_graph import TraceStore, create_collaboration
 from cowest_graph.prompts import REFINE, draft_prompt
 from cowest_graph.testing import ScriptedModel
 
-QUERY = {"query": "Which vitamin comes only from animal sources?"}
-Way = Callable[[], None]
+QUERY: Any = {"query": "Which vitamin comes only from animal sources?"}
+Way = Callable[[], object]
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """A real OpenAI-compatible HTTP server on this machine whose faults are a function of the request.
 
-Knows the chat completions protocol, plain and streamed, and the ways in which an endpoint breaks.
-Knows no graph. What it says depends on the prompt alone, so that two runs can be compared; what
-goes wrong is up to `faults`, by default nothing.
+Knows the chat completions protocol, plain and streamed, the ways in which an endpoint breaks, and
+the first words of our prompts, to tell who asks. Knows no graph. What it says depends on the prompt
+alone, so that two runs can be compared; what goes wrong is up to `faults`, by default nothing.
 
 As a process of its own: python tests/integration/servers.py --log FILE [--latency 0.02 0.05]
 prints its URL, serves until its input ends or it is stopped, and logs one JSON object a request.
@@ -24,6 +24,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from langchain_core.prompts import ChatPromptTemplate
+
+from cowest_graph.prompts import JUDGE, REFINE, SOLO
 
 KINDS = {
     "good": None,
@@ -60,17 +64,16 @@ class Asked:
     @property
     def role(self) -> str:
         """Who asked: draft, refine, solo or judge, told by the prompt."""
-        for role, words in _MARKS.items():
-            if words in self.prompt:
-                return role
-        return "draft"
+        return next((role for role, words in _MARKS.items() if words in self.prompt), "draft")
 
 
-_MARKS = {
-    "judge": "Reply with one integer",
-    "refine": "Here are a question and what a domain expert",
-    "solo": "Explain your reasoning, then give the final result",
-}
+def _opening(prompt: ChatPromptTemplate) -> str:
+    """The words before a prompt's first gap, which tell it from the others."""
+    template: str = prompt.messages[0].prompt.template  # type: ignore[union-attr]
+    return "user: " + template.partition("{")[0]
+
+
+_MARKS = {"judge": _opening(JUDGE), "refine": _opening(REFINE), "solo": _opening(SOLO)}
 
 Faults = Callable[[Asked], str]
 Says = Callable[[Asked], str]

@@ -28,7 +28,7 @@ from cowest_graph.state import Query
 from cowest_graph.testing import ScriptedModel
 from trainer import preferences
 
-ROWS = [{"query": f"How does part {n} work?", "reference": f"{n}"} for n in range(30)]
+ROWS: list[Any] = [{"query": f"How does part {n} work?", "reference": f"{n}"} for n in range(30)]
 FATAL = {"401": openai.AuthenticationError, "404": openai.NotFoundError}
 FAULTS = [kind for kind in KINDS if kind != "good" and kind not in FATAL]
 

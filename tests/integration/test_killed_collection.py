@@ -1,0 +1,85 @@
+"""kill -9 in the middle of a collection, then the same command again: nothing lost, nothing twice.
+
+The experiment itself is `benchmarks/killed_collection.py`; here it is held to its laws.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cowest_graph import TraceStore
+
+_BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "killed_collection.py"
+
+
+@pytest.fixture(scope="module")
+def killed_collection() -> ModuleType:
+    """The benchmark as a module."""
+    spec = importlib.util.spec_from_file_location("killed_collection", _BENCHMARK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.timeout(400)
+def test_five_kills_change_nothing(killed_collection: ModuleType, tmp_path: Path) -> None:
+    done = killed_collection.run(tmp_path, kills=5, seed=11, queries=24)
+    done.check()
+    assert len(done.kept) == 6
+    assert len(done.kept[0]) < len(done.kept[-1])
+
+
+def test_a_kill_between_real_models_keeps_what_was_said(
+    killed_collection: ModuleType, tmp_path: Path, smollm2: Path
+) -> None:
+    pytest.importorskip("xllamacpp")
+    store, queries = tmp_path / "traces.db", 2
+    child = killed_collection.start(store, queries, weak=smollm2)
+    deadline = time.monotonic() + 120
+    while len(killed_collection.places(store)) < 4:
+        assert child.poll() is None, "the collection ended before its kill"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    before = killed_collection.places(store)
+    said = _texts(store, {key for key, _ in before})
+    made = killed_collection.finish(killed_collection.start(store, queries, weak=smollm2))
+
+    model_calls = queries * (1 + 2 * killed_collection.NUM_DRAFTS)  # the metric is no model
+    assert made == model_calls - sum(not slot.startswith(_SCORES) for _, slot in before)
+    assert before < killed_collection.places(store)
+    with TraceStore(store) as traces:
+        assert len(traces) == queries
+        for trace in traces:
+            assert trace.complete
+            assert [each.index for each in trace.attempts] == [0, 1, 2]
+            now = {f"draft/{each.index}": each.draft for each in trace.attempts}
+            now |= {f"answer/{each.index}": each.answer for each in trace.attempts}
+            now |= {"solo": trace.solo}
+            kept = {slot: text for (key, slot), text in said.items() if key == trace.key}
+            assert {slot: now[slot] for slot in kept} == kept
+
+
+_SCORES = ("score", "solo_score")
+
+
+def _texts(store: Path, keys: set[str]) -> dict[tuple[str, str], str]:
+    """The texts in a store's journal; a query that was finished before the kill has none there."""
+    with TraceStore(store) as traces:
+        return {
+            (key, slot): part["text"]
+            for key in keys
+            for slot, part in traces.finished(key).items()
+            if "text" in part
+        }
