@@ -297,9 +297,11 @@ def _finish_attempt(state: State) -> Update:
 def _recording_collection(facts: _Facts, traces: TraceStore) -> Thinking:
     def record(state: State) -> Update:
         tried = [Attempt.model_validate(attempt) for attempt in state["attempts"]]
+        known = traces.get(state["key"])  # incomplete until now, and keeps its place in the order
         trace = facts.trace(
             state,
             key=state["key"],
+            **({"created_at": known.created_at} if known else {}),
             solo=_text(state.get("solo")),
             solo_score=state.get("solo_score"),
             attempts=sorted(tried, key=lambda attempt: attempt.index),

@@ -66,9 +66,9 @@ def questions(seed: int = 0) -> Questions:
         seed: which codes are taught, and the rows' order.
 
     Returns:
-        train: 160 rows of 64 codes, in two or three of four phrasings each, for SFT; feedback: 28 rows, 14
-        codes in two of these phrasings, to collect preferences on; held_out: 60 rows, 30 codes in
-        two of three other phrasings, to measure on.
+        train: 160 rows of 64 codes in up to three of four phrasings each, for SFT; feedback: 28
+        rows, 14 codes in two of these phrasings, to collect preferences on; held_out: 60 rows, 30
+        codes in two of three other phrasings, to measure on.
     """
     draw = random.Random(seed)
     codes = list(itertools.product(PARTS, CONDITIONS, REMEDIES))
