@@ -435,7 +435,9 @@ def _train(
 
         def told(line: dict[str, Any]) -> None:
             if "step" in line:
-                meter.done(line["step"], line["steps"], f"loss {line['loss']}")
+                loss = line["loss"]  # a text where it is not finite
+                said = f"{loss:.3f}" if isinstance(loss, float) else str(loss)
+                meter.done(line["step"], line["steps"], f"loss {said}")
             elif "note" in line:
                 meter.say(line["note"])
 

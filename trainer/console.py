@@ -107,6 +107,7 @@ class Meter:
         """
         self._what, self._total, self._say, self._clock = what, total, say or note, clock
         self._began = self._last = clock()
+        self._before = 0
         self._bar = _bar() if say is None and _err.is_terminal else None
         self._task = self._bar.add_task(what, total=total) if self._bar else None
 
@@ -132,12 +133,14 @@ class Meter:
             total: how much there is, where that is known only now.
             detail: such as a loss.
         """
+        now = self._clock()
+        if self._total is None and total:  # what came before was no work of this kind
+            self._began, self._before = now, done
         self._total = total or self._total
         described = f"{self._what}, {detail}" if detail else self._what
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=self._total, description=described)
             return
-        now = self._clock()
         if now - self._last >= _EVERY:
             self._last = now
             self._say(f"{described}: {done}{self._rest(done, now - self._began)}")
@@ -147,12 +150,16 @@ class Meter:
         (self._bar.console.print(text, markup=False) if self._bar else self._say(text))
 
     def _rest(self, done: int, seconds: float) -> str:
-        rate = done / seconds
         told = f"/{self._total}" if self._total else ""
+        if seconds <= 0 or done <= self._before:
+            return told
+        rate = (done - self._before) / seconds
         told += f", {rate * 60:.1f}/min"
-        if self._total and rate:
-            told += f", about {(self._total - done) / rate:.0f} s left"
-        return told
+        return f"{told}, {_about((self._total - done) / rate)} left" if self._total else told
+
+
+def _about(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
 
 
 def _bar() -> Progress:

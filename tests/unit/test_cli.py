@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -341,3 +342,25 @@ def test_a_stop_tells_what_was_kept_and_is_no_error() -> None:
         raise console.Stopped(signal.SIGTERM)
     assert (stopped.value.kept, stopped.value.exit_code) == ("inner", 143)
     assert not isinstance(stopped.value, Exception)
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then() -> None:
+    lines: list[str] = []
+    now = iter([0.0, 100.0, 101.0, 130.0, 131.0])
+    with console.Meter("SFT", say=lines.append, clock=lambda: next(now)) as meter:
+        meter.done(1, 41, "loss 4.0")  # the model was loaded until now: that is no step's time
+        meter.done(2, 41, "loss 3.0")
+        meter.done(11, 41, "loss 2.0")
+        meter.done(12, 41, "loss 1.0")
+    assert lines == ["SFT, loss 4.0: 1/41", "SFT, loss 2.0: 11/41, 20.0/min, about 90 s left"]
+
+
+def test_a_store_of_a_newer_version_is_refused(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TraceStore(tmp_path / "traces.db").close()
+    with sqlite3.connect(tmp_path / "traces.db") as database:
+        database.execute("UPDATE cowest_meta SET value = '99' WHERE name = 'schema_version'")
+    database.close()
+    assert cowest("collect", str(tmp_path / "rows.jsonl")) == 2
+    assert "has schema version 99" in capsys.readouterr().err
