@@ -1,4 +1,4 @@
-"""The examples run as their first lines say, and their files are what the package would make."""
+"""The examples run as their first lines say, and their files can be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cowest_graph.instruments import questions
+from cowest_graph.collecting import read_queries
+from trainer import demonstrations
 from trainer.config import Config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -46,11 +47,11 @@ def test_the_host_chat_answers_and_remembers_its_thread(tmp_path: Path) -> None:
 def test_the_quickstart_s_configuration_and_rows() -> None:
     folder = EXAMPLES / "quickstart"
     assert Config.load(folder / "cowest.toml", {}).train.preset == "tiny"
-    made = questions(0)
-    for name, rows in (("train", made.train), ("feedback", made.feedback[:8])):
-        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        kept = [{k: v for k, v in row.items() if k != "code"} for row in rows]
-        assert [json.loads(line) for line in lines] == kept
+    train, _ = read_queries(folder / "train.jsonl")
+    feedback, _ = read_queries(folder / "feedback.jsonl")
+    assert len(demonstrations(train)) == len(train)
+    taught = {row["explanation"] for row in train}  # it spells the code out
+    assert not taught & {row["explanation"] for row in feedback}
 
 
 def test_langgraph_json_names_a_function_that_is_there() -> None:
