@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -66,13 +67,18 @@ class Experiment:
         assert sum(self.undisturbed.values()) == CALLS * self.queries
         assert self.again[-1] == 0, "the last run, which nothing disturbed, repeated calls"
         assert all(0 <= again <= IN_FLIGHT for again in self.again), self.again
-        # Call by call: in each run, no request for a result that the store held before it.
+        # Call by call: in each run, no request for a result that the store held before it, and
+        # none that builds on a result which the store did not hold after it.
         names = {row["key"]: row["query"] for row in self.found}
         held: Counter[str] = Counter()
         for made, kept in zip(self.requests, self.kept, strict=True):
             assert all(held[name] < self.undisturbed[name] for name in made), "asked for kept calls"
             earlier = held
             held = Counter(f"{_ROLES[slot.split('/')[0]]} {names[key]}" for key, slot in kept)
+            for query in names.values():
+                assert made[f"refine {query}"] <= held[f"draft {query}"], "a draft was not kept"
+                answers = held[f"refine {query}"] + held[f"solo {query}"]
+                assert made[f"judge {query}"] <= answers, "an answer was not kept"
         last = self.undisturbed - earlier
         assert self.requests[-1] == last, "the last run asked for other calls than the missing ones"
 
@@ -119,7 +125,10 @@ def start(
     """A collection in a process of its own; with a `weak` folder, by the embedded models."""
     command = [sys.executable, __file__, "--collect", str(store), "--queries", str(queries)]
     command += ["--weak", str(weak)] if weak else ["--url", url, "--name", name]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # One thread: two that wait for each other stand still on a busy machine.
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 def finish(child: subprocess.Popen[str]) -> int:

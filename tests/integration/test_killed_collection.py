@@ -43,13 +43,13 @@ def test_a_kill_between_real_models_keeps_what_was_said(
     killed_collection: ModuleType, tmp_path: Path, smollm2: Path
 ) -> None:
     pytest.importorskip("xllamacpp")
-    store, queries = tmp_path / "traces.db", 2
+    store, queries = tmp_path / "traces.db", 1
     child = killed_collection.start(store, queries, weak=smollm2)
-    deadline = time.monotonic() + 120
-    while len(killed_collection.places(store)) < 4:
+    deadline = time.monotonic() + 200
+    while not any(slot.startswith("draft") for _, slot in killed_collection.places(store)):
         assert child.poll() is None, "the collection ended before its kill"
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.wait()
     before = killed_collection.places(store)
