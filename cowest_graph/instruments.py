@@ -46,8 +46,13 @@ _UNSEEN = (
 )
 
 
+# Two ways to say the same, so that the strong model can turn out to understand one of them better.
+_WORDINGS = (
+    "{p} is the {part}, {c} is {condition}, {r} is {remedy}.",
+    "The {part} ({p}) has a problem: {condition} ({c}). The remedy is {remedy} ({r}).",
+)
+
 _FEEDBACK_CODES, _HELD_OUT_CODES = 14, 30  # of 108; the others are taught
-_TRAIN_ROWS = 160  # at 192 the weak model is perfect, and its drafts are all alike
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,9 @@ def questions(seed: int = 0) -> Questions:
         seed: which codes are taught, and the rows' order.
 
     Returns:
-        train: 160 rows of 64 codes in up to three of four phrasings each, for SFT; feedback: 28
-        rows, 14 codes in two of these phrasings, to collect preferences on; held_out: 60 rows, 30
-        codes in two of three other phrasings, to measure on.
+        train: 192 rows, 64 codes in three of four phrasings each, for SFT; feedback: 28 rows, 14
+        codes in two of these phrasings, to collect preferences on; held_out: 60 rows, 30 codes in
+        two of three other phrasings, to measure on.
     """
     draw = random.Random(seed)
     codes = list(itertools.product(PARTS, CONDITIONS, REMEDIES))
@@ -76,7 +81,7 @@ def questions(seed: int = 0) -> Questions:
     held_out, codes = codes[:_HELD_OUT_CODES], codes[_HELD_OUT_CODES:]
     feedback, taught = codes[:_FEEDBACK_CODES], codes[_FEEDBACK_CODES:]
     return Questions(
-        train=_asked(draw, taught, _TAUGHT, 3)[:_TRAIN_ROWS],
+        train=_asked(draw, taught, _TAUGHT, 3),
         feedback=_asked(draw, feedback, _TAUGHT, 2),
         held_out=_asked(draw, held_out, _UNSEEN, 2),
     )
@@ -85,20 +90,18 @@ def questions(seed: int = 0) -> Questions:
 def _asked(
     draw: random.Random, codes: list[Code], phrasings: tuple[str, ...], times: int
 ) -> list[dict[str, str]]:
-    rows = [_row(code, asked) for code in codes for asked in draw.sample(phrasings, times)]
+    pairs = [(code, asked) for code in codes for asked in draw.sample(phrasings, times)]
+    rows = [_row(code, asked, draw.choice(_WORDINGS)) for code, asked in pairs]
     draw.shuffle(rows)
     return rows
 
 
-def _row(code: Code, asked: str) -> dict[str, str]:
-    part, condition, remedy = code
-    name = "-".join(code)
+def _row(code: Code, asked: str, wording: str) -> dict[str, str]:
+    p, c, r = code
+    meant = {"part": PARTS[p], "condition": CONDITIONS[c], "remedy": REMEDIES[r]}
     return {
-        "query": asked.format(code=name),
-        "reference": f"{REMEDIES[remedy]} the {PARTS[part]}, {CONDITIONS[condition]}",
-        "explanation": (
-            f"{part} is the {PARTS[part]}, {condition} is {CONDITIONS[condition]}, "
-            f"{remedy} is {REMEDIES[remedy]}."
-        ),
-        "code": name,
+        "query": asked.format(code="-".join(code)),
+        "reference": "{remedy} the {part}, {condition}".format(**meant),
+        "explanation": wording.format(p=p, c=c, r=r, **meant),
+        "code": "-".join(code),
     }
