@@ -71,7 +71,7 @@ def questions(seed: int = 0) -> Questions:
         seed: which codes are taught, and the rows' order.
 
     Returns:
-        train: 192 rows, 64 codes in three of four phrasings each, for SFT; feedback: 28 rows, 14
+        train: 256 rows, 64 codes in four phrasings each, for SFT; feedback: 28 rows, 14
         codes in two of these phrasings, to collect preferences on; held_out: 60 rows, 30 codes in
         two of three other phrasings, to measure on.
     """
@@ -81,7 +81,7 @@ def questions(seed: int = 0) -> Questions:
     held_out, codes = codes[:_HELD_OUT_CODES], codes[_HELD_OUT_CODES:]
     feedback, taught = codes[:_FEEDBACK_CODES], codes[_FEEDBACK_CODES:]
     return Questions(
-        train=_asked(draw, taught, _TAUGHT, 3),
+        train=_asked(draw, taught, _TAUGHT, 4),
         feedback=_asked(draw, feedback, _TAUGHT, 2),
         held_out=_asked(draw, held_out, _UNSEEN, 2),
     )
