@@ -52,7 +52,7 @@ _WORDINGS = (
     "The {part} ({p}) has a problem: {condition} ({c}). The remedy is {remedy} ({r}).",
 )
 
-_FEEDBACK_CODES, _HELD_OUT_CODES = 14, 30  # of 108; the others are taught
+_TAUGHT_CODES, _FEEDBACK_CODES, _HELD_OUT_CODES = 64, 12, 24  # of 108
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,16 @@ def questions(seed: int = 0) -> Questions:
         seed: which codes are taught, and the rows' order.
 
     Returns:
-        train: 256 rows, 64 codes in four phrasings each, for SFT; feedback: 28 rows, 14
-        codes in two of these phrasings, to collect preferences on; held_out: 60 rows, 30 codes in
+        train: 256 rows, 64 codes in four phrasings each, for SFT; feedback: 24 rows, 12
+        codes in two of these phrasings, to collect preferences on; held_out: 48 rows, 24 codes in
         two of three other phrasings, to measure on.
     """
     draw = random.Random(seed)
     codes = list(itertools.product(PARTS, CONDITIONS, REMEDIES))
     draw.shuffle(codes)
     held_out, codes = codes[:_HELD_OUT_CODES], codes[_HELD_OUT_CODES:]
-    feedback, taught = codes[:_FEEDBACK_CODES], codes[_FEEDBACK_CODES:]
+    feedback, codes = codes[:_FEEDBACK_CODES], codes[_FEEDBACK_CODES:]
+    taught = codes[:_TAUGHT_CODES]
     return Questions(
         train=_asked(draw, taught, _TAUGHT, 4),
         feedback=_asked(draw, feedback, _TAUGHT, 2),
