@@ -219,8 +219,14 @@ class _Facts:
 
 def _version(weak: ChatModel) -> str | None:
     """The adapter a call of this model would use: a bound one, or what it says itself."""
-    bound: str | None = getattr(weak, "kwargs", {}).get("adapter")
+    bound: str | None = _setting(weak, "adapter")
     return bound or getattr(weak, "version", None)
+
+
+def _setting(model: ChatModel, name: str) -> Any:
+    """A call argument that was bound to the model, or else its field of that name, or None."""
+    bound = getattr(model, "kwargs", {}).get(name)
+    return getattr(model, name, None) if bound is None else bound
 
 
 def _query(state: State) -> str:
@@ -242,6 +248,9 @@ def _drafting(
         arguments = dict(sampling or {})
         if state.get("weak_version") is not None:
             arguments["adapter"] = state["weak_version"]
+        seed = arguments.get("seed", _setting(weak, "seed"))
+        if seed is not None and state.get("index"):  # one seed would draw K equal drafts
+            arguments["seed"] = seed + state["index"]
         return prompts.draft | (weak.bind(**arguments) if arguments else weak)
 
     return in_place(pinned)

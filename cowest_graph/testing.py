@@ -28,6 +28,7 @@ class ScriptedModel(BaseChatModel):
             An exception as reply is raised.
         model_name: what it is called in traces.
         version: the adapter version it claims to be, or None for a model without versions.
+        seed: kept with the arguments of each call in `arguments`, and otherwise without effect.
 
     >>> ScriptedModel(["yes", "no"]).batch(["a", "b", "c"], {"max_concurrency": 1})[2].content
     'no'
@@ -35,8 +36,10 @@ class ScriptedModel(BaseChatModel):
 
     model_name: str = "scripted"
     version: str | None = None
+    seed: int | None = None
     _script: Script = PrivateAttr()
     _calls: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
+    _arguments: list[dict[str, Any]] = PrivateAttr(default_factory=list)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(self, script: Script, **fields: Any):
@@ -50,6 +53,11 @@ class ScriptedModel(BaseChatModel):
         return list(self._calls)
 
     @property
+    def arguments(self) -> list[dict[str, Any]]:
+        """The call arguments of every call so far, in order."""
+        return list(self._arguments)
+
+    @property
     def _llm_type(self) -> str:
         return "scripted"
 
@@ -57,6 +65,7 @@ class ScriptedModel(BaseChatModel):
         with self._lock:
             turn = len(self._calls)
             self._calls.append(messages)
+            self._arguments.append(arguments)
         script = self._script
         said = script(messages) if callable(script) else script[min(turn, len(script) - 1)]
         if isinstance(said, Exception):

@@ -187,6 +187,13 @@ def test_a_bound_adapter_is_the_one_that_drafts(traces: TraceStore) -> None:
     assert out["draft"].response_metadata["weak_version"] == "v0001"
 
 
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_seeded_weak_model_draws_k_different_drafts(traces: TraceStore, bound: bool) -> None:
+    model = ScriptedModel(["Answer: B12"], seed=None if bound else 7)
+    collector_of(model.bind(seed=7) if bound else model, traces).invoke(QUERY)
+    assert sorted(a.get("seed", 7) for a in model.arguments) == [7, 8, 9, 10]
+
+
 def test_a_failed_call_is_missing_and_only_it_is_asked_again(traces: TraceStore) -> None:
     replies: list[str | Exception] = ["Answer: B12", TimeoutError("slow"), "Answer: C", "Answer: D"]
     weak = ScriptedModel([*replies, "Answer: B12"])
