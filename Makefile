@@ -38,7 +38,7 @@ unit: install
 	$(BIN)/python -m pytest tests/unit tests/laws --disable-socket --allow-unix-socket
 
 test: unit
-	$(BIN)/python -m pytest tests/training tests/integration tests/gpu
+	$(BIN)/python -m pytest tests/training tests/integration -rs
 
 check: install
 	$(BIN)/ruff format --check .

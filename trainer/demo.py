@@ -104,7 +104,7 @@ def run_demo(
     """The main job, from a stock weak model to an aligned one, in one process.
 
     Args:
-        folder: for adapters and traces; a folder used before is gone on with where it fits.
+        folder: for adapters and traces; one that was used before gets new versions beside the old.
         seed: of the questions and of training.
         strong: π_s; None for the embedded stand-in.
         num_drafts: K.
