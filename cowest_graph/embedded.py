@@ -165,10 +165,13 @@ class StrongServer:
             grammar: GBNF that every reply must follow; None for free text.
             settings: further fields of `ChatOpenAI`.
         """
-        sampling: dict[str, Any] = {"top_k": 0, "min_p": 0.0}  # llama.cpp's defaults cut more
+        defaults: dict[str, Any] = {"temperature": 0.0, "max_tokens": 160, "timeout": 120}
+        greedy = not settings.get("temperature", defaults["temperature"])
+        # llama.cpp's own defaults cut the vocabulary; uncut, it is sorted at every token, which a
+        # greedy choice can do without.
+        sampling: dict[str, Any] = {"top_k": 1 if greedy else 0, "min_p": 0.0}
         if grammar:
             sampling["grammar"] = grammar
-        defaults: dict[str, Any] = {"temperature": 0.0, "max_tokens": 160, "timeout": 120}
         return ChatOpenAI(
             base_url=self.base_url,
             api_key=self.api_key,
