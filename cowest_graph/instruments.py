@@ -52,7 +52,7 @@ _WORDINGS = (
     "The {part} ({p}) has a problem: {condition} ({c}). The remedy is {remedy} ({r}).",
 )
 
-_TAUGHT_CODES, _FEEDBACK_CODES, _HELD_OUT_CODES = 64, 12, 24  # of 108
+_TAUGHT_CODES, _FEEDBACK_CODES, _HELD_OUT_CODES = 64, 8, 18  # of 108
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def questions(seed: int = 0) -> Questions:
         seed: which codes are taught, and the rows' order.
 
     Returns:
-        train: 256 rows, 64 codes in four phrasings each, for SFT; feedback: 24 rows, 12
-        codes in two of these phrasings, to collect preferences on; held_out: 48 rows, 24 codes in
+        train: 256 rows, 64 codes in four phrasings each, for SFT; feedback: 16 rows, 8
+        codes in two of these phrasings, to collect preferences on; held_out: 36 rows, 18 codes in
         two of three other phrasings, to measure on.
     """
     draw = random.Random(seed)

@@ -16,7 +16,7 @@ def test_no_code_is_in_two_parts_and_no_held_out_phrasing_is_taught(seed: int) -
     taught = {row["query"].replace(row["code"], "") for row in data.train}
     unseen = {row["query"].replace(row["code"], "") for row in data.held_out}
     assert not taught & unseen
-    assert (len(data.train), len(data.feedback), len(data.held_out)) == (256, 24, 48)
+    assert (len(data.train), len(data.feedback), len(data.held_out)) == (256, 16, 36)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
