@@ -130,7 +130,7 @@ def demo(
     if as_json:
         console.show_json(as_plain(results))
     else:
-        print_report(results, console._out)
+        print_report(results, console.OUT)
     console.note(f"saved: {', '.join(str(path) for path in saved)}")
 
 

@@ -29,7 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_out = Console(soft_wrap=True, highlight=False)
+OUT = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 _EVERY = 15.0  # seconds between two lines of progress where there is no terminal
@@ -47,7 +47,7 @@ class Stopped(BaseException):
 
 def show(text: str, **style: Any) -> None:
     """Print a result."""
-    _out.print(text, markup=False, **style)
+    OUT.print(text, markup=False, **style)
 
 
 def show_json(content: Any) -> None:

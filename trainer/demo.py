@@ -59,7 +59,7 @@ class Measured:
     f1: list[float]
     weak_calls: int
     strong_calls: int
-    seconds: float
+    seconds: float | None  # None where it was written together with another method
     outputs: list[str] = field(repr=False, default_factory=list)
 
     @property
@@ -153,10 +153,11 @@ def run_demo(
     question = data.held_out[0]
     results.swap.append(_one(weak, strong, question["query"]))
     if pairs:
-        start = {"start": sft}
-        made = _trained(
-            "dpo", results, say, lambda p: train_dpo(pairs, dpo_job, adapters, progress=p, **start)
-        )
+
+        def align(progress: Callable[[dict[str, Any]], None]) -> str:
+            return train_dpo(pairs, dpo_job, adapters, start=sft, progress=progress)
+
+        made = _trained("dpo", results, say, align)
         adapters.promote(made)
         weak.load()
         say("[6/6] After DPO: in collaboration, the same process, swapped")
@@ -198,15 +199,13 @@ def _collaboration(
     seconds, n = time.perf_counter() - started, len(rows)
     measured = [_scored(together, [o["answer"] for o in out], rows, n, n, seconds)]
     if alone:
-        drafting = sum(o["draft"].usage_metadata["output_tokens"] for o in out)
-        said = sum((o["answer"].usage_metadata or {}).get("output_tokens", 0) for o in out)
-        share = drafting / max(1, drafting + said)
-        measured.insert(0, _scored(alone, [o["draft"] for o in out], rows, n, 0, seconds * share))
+        # Written in the same run, so its own seconds are not known.
+        measured.insert(0, _scored(alone, [o["draft"] for o in out], rows, n, 0, None))
     return measured
 
 
 def _scored(
-    method: str, said: Sequence[Any], rows: Rows, weak: int, strong: int, seconds: float
+    method: str, said: Sequence[Any], rows: Rows, weak: int, strong: int, seconds: float | None
 ) -> Measured:
     answers = [final_answer(message) for message in said]
     references = [row["reference"] for row in rows]

@@ -107,7 +107,7 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
                 f"{interval.low:.2f} to {interval.high:.2f}",
                 f"{sum(m.f1) / len(m.f1):.2f}",
                 f"{m.weak_calls}/{m.strong_calls}",
-                f"{m.seconds:.0f}",
+                "-" if m.seconds is None else f"{m.seconds:.0f}",
             )
         )
     return rows
