@@ -6,8 +6,8 @@ training: a running model reads `AdapterRegistry.current` and follows it.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,22 +15,38 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
-BASE = "base"
-"""The reserved name of the bare base model, for calls that want no adapter."""
+from cowest_graph.adapter_folders import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    base_fingerprint,
+    check_folder,
+    files,
+    is_version,
+    read_json,
+)
+from cowest_graph.choices import BASE, Choice, Chosen
 
-CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "card.json"
+__all__ = [
+    "BASE",
+    "CARD",
+    "CONFIG",
+    "WEIGHTS",
+    "AdapterRegistry",
+    "Card",
+    "Choice",
+    "base_fingerprint",
+]
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NUMBERED = re.compile(r"v(\d+)")
-_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
-_LEFT_OUT = {"training_args.bin"}  # what transformers' trainers leave beside every saved adapter
 
 
 class Card(TypedDict, total=False):
@@ -47,15 +63,6 @@ class Card(TypedDict, total=False):
     metrics: dict[str, Any]
     backend: str | None
     created_at: str  # ISO 8601, UTC
-
-
-class Choice(TypedDict):
-    """One line of the history. None is the bare base model."""
-
-    at: str  # ISO 8601, UTC
-    action: str  # promote, rollback, or delete
-    version: str | None  # chosen now; with delete, what is gone
-    previous: str | None  # chosen before
 
 
 class AdapterRegistry:
@@ -78,7 +85,7 @@ class AdapterRegistry:
     def __init__(self, folder: str | Path, *, base: str | Path | None = None) -> None:
         self.folder = Path(folder)
         self.base = None if base is None else Path(base)
-        self._choice: tuple[tuple[int, int, int], str | None] | None = None  # file stamp, current
+        self._cached: tuple[tuple[int, int, int], Chosen] | None = None  # file stamp, choice
 
     def __repr__(self) -> str:
         return f"AdapterRegistry({str(self.folder)!r}, current={self.current!r})"
@@ -89,10 +96,10 @@ class AdapterRegistry:
         """The versions there are, sorted by name."""
         if not self.folder.is_dir():
             return []
-        return sorted(entry.name for entry in self.folder.iterdir() if _is_version(entry))
+        return sorted(entry.name for entry in self.folder.iterdir() if is_version(entry))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(_NAME.fullmatch(name)) and _is_version(self._at(name))
+        return isinstance(name, str) and bool(_NAME.fullmatch(name)) and is_version(self._at(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -120,7 +127,7 @@ class AdapterRegistry:
             ValueError: when the card is damaged, or for what is no version's name.
             LookupError: for a version that there is not.
         """
-        return cast(Card, _read_json(self.path(name) / CARD))
+        return cast(Card, read_json(self.path(name) / CARD))
 
     # --- what is chosen ---
 
@@ -131,50 +138,106 @@ class AdapterRegistry:
         Raises:
             ValueError: when the choice file is damaged.
         """
-        try:
-            stat = os.stat(self._choice_file)
-        except FileNotFoundError:
+        return self._chosen.current
+
+    @property
+    def routes(self) -> dict[str, float]:
+        """The share of drafts of each candidate, in (0, 1]; the rest is `current`'s. As cheap."""
+        return dict(self._chosen.routes)
+
+    @property
+    def shadow(self) -> str | None:
+        """The version that drafts beside the one in use, without effect; None for none. As cheap.
+
+        "base" is the bare base model.
+        """
+        return self._chosen.shadow
+
+    def choose(self, key: str | None = None) -> str | None:
+        """The version for one draft: a candidate, by its share, or the chosen version. As cheap.
+
+        Args:
+            key: what sticks to its version, such as a thread id: the same key always falls into
+                the same share, and stays there when the share grows. None draws by chance.
+
+        Returns:
+            A version; None is the bare base model. A candidate whose folder is gone is passed over.
+
+        Raises:
+            ValueError: when the choice file is damaged.
+        """
+        chosen = self._chosen
+        candidate = chosen.candidate(key)
+        if candidate is None:
+            return chosen.current
+        if candidate == BASE:
             return None
-        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        cached = self._choice
-        if cached is None or cached[0] != stamp:
-            self._choice = cached = (stamp, cast("str | None", self._read_choice()["current"]))
-        return cached[1]
+        if candidate not in self:
+            log.warning("no folder of the routed %s; its share goes to the chosen one", candidate)
+            return chosen.current
+        return candidate
 
     def promote(self, name: str) -> None:
         """Choose a version: running models use it from their next request on.
+
+        It is no candidate any more: its route and its shadow end. Those of others go on.
 
         Args:
             name: a version, or "base" for the bare base model.
 
         Raises:
             LookupError: for a version that there is not.
+            ValueError: for one whose folder is damaged, and when the choice file is.
         """
         with self._locked():
-            chosen = None if name == BASE else self.path(name).name
-            choice = self._read_choice()
-            self._write_choice(
-                "promote",
-                {"current": chosen, "before": [*choice["before"], choice["current"]]},
-                previous=choice["current"],
-            )
+            chosen = self._read_choice()
+            self._write_choice("promote", chosen.promote(self._checked(name)), chosen.current)
 
     def rollback(self) -> str | None:
         """Go back to what was chosen before the last promotion; None is the bare base model.
 
-        Promote, then roll back, changes nothing. Where nothing was chosen before, the base stays.
+        Promote, then roll back, changes nothing (but the end of a route to what was promoted).
+        Where nothing was chosen before, the base stays.
+
+        Raises:
+            ValueError: when the choice file is damaged.
         """
         with self._locked():
-            choice = self._read_choice()
-            stack: list[str | None] = choice["before"] or [None]
-            *before, chosen = stack
-            self._write_choice(
-                "rollback", {"current": chosen, "before": before}, previous=choice["current"]
-            )
-        return chosen
+            chosen = self._read_choice()
+            back = chosen.rollback()
+            self._write_choice("rollback", back, chosen.current)
+        return back.current
+
+    def route(self, shares: Mapping[str, float], *, shadow: str | None = None) -> None:
+        """Try versions on part of the drafts (canaries), and one beside them (shadow).
+
+        What was routed before ends; `route({})` ends all. Running models follow from their next
+        request on.
+
+        Args:
+            shares: version → share of drafts, above 0 and up to 1, at most 1 in all; the chosen
+                version gets the rest. "base" is the bare base model.
+            shadow: a version that drafts beside the one in use; its drafts are kept in the traces
+                and never used.
+
+        Raises:
+            LookupError: for a version that there is not.
+            ValueError: for impossible shares, for the chosen version itself, for a version whose
+                folder is damaged, and when the choice file is damaged.
+
+        Example:
+            >>> AdapterRegistry("adapters").route({"v0007": 0.1})
+            Traceback (most recent call last):
+            LookupError: no adapter 'v0007' in adapters/; there are: none yet
+        """
+        with self._locked():
+            for name in [*shares, *([shadow] if shadow is not None else [])]:
+                self._checked(name)
+            chosen = self._read_choice()
+            self._write_choice("route", chosen.route(shares, shadow), chosen.current)
 
     def history(self) -> list[Choice]:
-        """Every promotion, rollback and deletion, the oldest first."""
+        """Every promotion, rollback, route and deletion, the oldest first."""
         try:
             lines = self._history_file.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -204,7 +267,7 @@ class AdapterRegistry:
         source = Path(source)
         if name is not None:
             _check_name(name)
-        config = _check_folder(source)
+        config = check_folder(source)
         with self._locked():
             self._check_base(card)
             version = name or self._next_name()
@@ -220,22 +283,25 @@ class AdapterRegistry:
         """Remove a version for good.
 
         Raises:
-            ValueError: for the version that is chosen now.
+            ValueError: for a version that is chosen, routed to, or the shadow now.
             LookupError: for a version that there is not.
         """
         with self._locked():
             path = self.path(name)
-            choice = self._read_choice()
-            if choice["current"] == name:
+            chosen = self._read_choice()
+            if name == chosen.current:
                 raise ValueError(
                     f"{name!r} is the chosen adapter; promote another one or roll back first"
                 )
-            if name in choice["before"]:  # no rollback may lead to what is gone
-                kept = [version for version in choice["before"] if version != name]
-                self._replace_json(self._choice_file, {**choice, "before": kept})
+            if name in chosen.names():
+                raise ValueError(
+                    f"{name!r} is a candidate (routed to, or the shadow); route({{}}) ends that"
+                )
+            if name in chosen.before:  # no rollback may lead to what is gone
+                self._replace_json(self._choice_file, chosen.without(name).as_json())
             trash = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.folder))
             os.replace(path, trash / name)
-            self._log("delete", name, choice["current"])  # so that no name is given twice
+            self._log("delete", name, chosen.current, chosen)  # so that no name is given twice
         shutil.rmtree(trash)
 
     def _copy_in(self, source: Path, version: str, card: Card) -> None:
@@ -243,13 +309,13 @@ class AdapterRegistry:
         beside = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
         try:
             target = beside / version
-            for file in _files(source):
+            for file in files(source):
                 copy = target / file.relative_to(source)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
                 _fsync(copy)
             self._replace_json(target / CARD, card)
-            _check_folder(target)  # what was checked is what was copied
+            check_folder(target)  # what was checked is what was copied
             _fsync(target)
             os.replace(target, self._at(version))
             _fsync(self.folder)
@@ -291,25 +357,46 @@ class AdapterRegistry:
     def _history_file(self) -> Path:
         return self.folder / "history.jsonl"
 
-    def _read_choice(self) -> dict[str, Any]:
-        """`current`, and `before`: what rollbacks lead to, the nearest last."""
+    @property
+    def _chosen(self) -> Chosen:
+        try:
+            stat = os.stat(self._choice_file)
+        except FileNotFoundError:
+            return Chosen()
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        cached = self._cached
+        if cached is None or cached[0] != stamp:
+            self._cached = cached = (stamp, self._read_choice())
+        return cached[1]
+
+    def _read_choice(self) -> Chosen:
         if not self._choice_file.exists():
-            return {"current": None, "before": []}
-        choice = _read_json(self._choice_file)
-        if not isinstance(choice.get("before"), list) or "current" not in choice:
-            raise ValueError(
-                f"{self._choice_file} is not a choice file; delete it to go back to the base"
-            )
-        return choice
+            return Chosen()
+        try:
+            return Chosen.from_json(read_json(self._choice_file))
+        except ValueError as error:
+            raise ValueError(f"{self._choice_file} is damaged: {error}") from error
 
-    def _write_choice(
-        self, action: str, choice: Mapping[str, Any], *, previous: str | None
-    ) -> None:
-        self._replace_json(self._choice_file, choice)
-        self._log(action, choice["current"], previous)
+    def _checked(self, name: str) -> str | None:
+        """A version that can be used; None is the bare base model."""
+        if name == BASE:
+            return None
+        check_folder(self.path(name))
+        return name
 
-    def _log(self, action: str, version: str | None, previous: str | None) -> None:
-        line = Choice(at=_now(), action=action, version=version, previous=previous)
+    def _write_choice(self, action: str, chosen: Chosen, previous: str | None) -> None:
+        self._replace_json(self._choice_file, chosen.as_json())
+        self._log(action, chosen.current, previous, chosen)
+
+    def _log(self, action: str, version: str | None, previous: str | None, now: Chosen) -> None:
+        line = Choice(
+            at=_now(),
+            action=action,
+            version=version,
+            previous=previous,
+            routes=dict(now.routes),
+            shadow=now.shadow,
+        )
         with self._history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -336,39 +423,6 @@ class AdapterRegistry:
             yield
 
 
-def base_fingerprint(model_folder: str | Path) -> str:
-    """SHA-256 over a local model folder's configuration and weights; file names, then contents.
-
-    Reads all weights once a process; later calls compare size and time of change only.
-
-    Args:
-        model_folder: a folder as `save_pretrained` writes it.
-
-    Raises:
-        ValueError: when there is no configuration or no weights.
-    """
-    folder = Path(model_folder)
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    config = folder / "config.json"
-    if not config.is_file() or not weights:
-        raise ValueError(
-            f"{folder} is no model folder: it needs config.json and *.safetensors; "
-            "save the model there with save_pretrained, or download it first"
-        )
-    digest = hashlib.sha256()
-    for file in [config, *weights]:
-        stat = file.stat()
-        digest.update(file.name.encode() + b"\0")
-        digest.update(_file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns))
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=256)
-def _file_hash(path: str, size: int, changed: int) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
 def _check_name(name: str) -> None:
     if name == BASE:
         raise ValueError(f"{BASE!r} is the bare base model, not an adapter in a folder")
@@ -377,63 +431,6 @@ def _check_name(name: str) -> None:
             f"{name!r} cannot name an adapter: use letters, digits, '.', '_' and '-', "
             "beginning with a letter or digit"
         )
-
-
-def _is_version(path: Path) -> bool:
-    """A real folder of ours; links lead outside, hidden folders are work in progress."""
-    return (
-        not path.name.startswith(".")
-        and not path.is_symlink()
-        and (path / CARD).is_file()
-        and (path / CONFIG).is_file()
-    )
-
-
-def _files(source: Path) -> list[Path]:
-    """The files to copy, without hidden ones and what trainers leave behind."""
-    found = (path for path in sorted(source.rglob("*")) if path.is_file())
-    return [
-        path
-        for path in found
-        if path.name not in _LEFT_OUT
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    ]
-
-
-def _check_folder(source: Path) -> dict[str, Any]:
-    """Refuse what is not a PEFT folder of plain tensors; returns adapter_config.json.
-
-    Raises:
-        ValueError: with what was wrong.
-    """
-    if not source.is_dir():
-        raise ValueError(f"no adapter folder {source}; give the folder that PEFT saved")
-    for path in source.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(source.resolve()):
-            raise ValueError(f"{path} leads outside the adapter's folder; copy the file in")
-    if pickles := [path.name for path in _files(source) if path.suffix.lower() in _PICKLES]:
-        raise ValueError(
-            f"{source} holds pickles ({', '.join(pickles)}), which run code when they are loaded; "
-            "save the adapter as safetensors"
-        )
-    config = _read_json(source / CONFIG)
-    if not config.get("peft_type"):
-        raise ValueError(f"{source / CONFIG} names no peft_type; give a folder that PEFT saved")
-    _check_weights(source / WEIGHTS)
-    return config
-
-
-def _check_weights(path: Path) -> None:
-    """The header against the file's length; no tensor is read."""
-    if not path.is_file():
-        raise ValueError(f"no {path.name} in {path.parent}; save the adapter as safetensors")
-    try:
-        with safe_open(str(path), framework="np") as tensors:
-            keys = list(tensors.keys())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or cut off ({error}); copy it again") from error
-    if not keys:
-        raise ValueError(f"{path} holds no tensors; save the trained adapter again")
 
 
 def _full_card(version: str, card: Mapping[str, Any] | None, config: Mapping[str, Any]) -> Card:
@@ -453,20 +450,6 @@ def _full_card(version: str, card: Mapping[str, Any] | None, config: Mapping[str
     }
     full: Card = {**empty, **given, "name": version}  # type: ignore[typeddict-item]
     return full
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"no {path.name} in {path.parent}; give a folder that PEFT saved"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, not {type(content).__name__}")
-    return content
 
 
 def _fsync(path: Path) -> None:
