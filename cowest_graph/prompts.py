@@ -27,13 +27,14 @@ _DRAFT_STYLES: dict[str, str] = {
 # Figure 7 shows the format with placeholders and puts it last. Small strong models echo those and
 # take the last words for the question: written out, and before the question, a 135M model keeps 19
 # of 24 correct drafts instead of 4 of 16 (docs/log.md, 2026-11-21).
-_FORMAT = (
+FORMAT = (
     'Write "Explanation:" and one paragraph that gives the reason. Then, on a new line, write '
     '"Answer:" and the answer in a few words.'
 )
+"""The answer's format in words, as the paper's prompts ask for it."""
 
 SOLO = ChatPromptTemplate.from_messages(
-    [("human", "Answer the question from your own knowledge. " + _FORMAT + "\n\nQuestion: {query}")]
+    [("human", "Answer the question from your own knowledge. " + FORMAT + "\n\nQuestion: {query}")]
 )
 """The strong model alone, with chain of thought: z ~ π_s(x)."""
 
@@ -43,7 +44,7 @@ REFINE = ChatPromptTemplate.from_messages(
             "human",
             "Here are a question and what a domain expert model wrote about it. Rely on the expert "
             "where it is helpful and correct; otherwise answer from your own knowledge.\n\n"
-            + _FORMAT
+            + FORMAT
             + "\n\nQuestion: {query}\n\nExpert:\n{draft}",
         )
     ]
