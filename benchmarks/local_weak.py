@@ -1,104 +1,179 @@
-"""How fast the weak model in this process writes, beside transformers' own `generate`.
+"""How fast the weak model in this process writes, beside what a user would have otherwise.
 
-Usage: python benchmarks/local_weak.py MODEL [--texts 16] [--tokens 64]
+    python benchmarks/local_weak.py [--prompts 64] [--samples 5] [--tokens 24] [--vllm URL]
 
-All ways write the same number of tokens from the same prompts, in one process, one after another;
-the machine's other work disturbs them alike, so read the ratios.
+The same prompts and the same number of tokens a text, sampled with top-p 0.9 and greedily, in one
+process, one way after the other; the machine's other work disturbs all alike, so read the ratios.
+
+- LocalWeak: all prompts at once, K samples each, adapter-free
+- generate: transformers, in static batches of 32 and of 64 (the best counts)
+- ChatHuggingFace.batch: LangChain's own local model; on a few of the prompts, as it takes them
+  one by one
+- vLLM: with `--vllm`, an OpenAI-compatible server that runs the same model
+
+At the end the light load: one short text at a time, LocalWeak beside a single call of `generate`.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
+from langchain_core.messages import HumanMessage
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cowest_graph.weak.engine import Engine, Request, Sampling
+from cowest_graph import LocalWeak
+from cowest_graph.embedded import weak_model
 
 TOPICS = ["rivers", "bread", "the moon", "old maps", "bees", "glass", "salt", "trains"]
+FEW = 6  # prompts of the slowest way
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("model")
-    options.add_argument("--texts", type=int, default=16)
-    options.add_argument("--tokens", type=int, default=64)
-    asked = options.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(asked.model)
-    plain = AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32).eval()
-    ours = AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32).eval()
-    prompts = [_prompt(tokenizer, place) for place in range(asked.texts)]
-    engine = Engine(ours, tokenizer, max_batch_size=asked.texts)
-    engine.stop_ids = frozenset()  # every text as long as the next
-
-    def one_at_a_time(sampled: bool) -> None:
-        for prompt in prompts[:2]:
-            _generate(plain, tokenizer, [prompt], asked.tokens, sampled)
-
-    def static_batch(sampled: bool) -> None:
-        _generate(plain, tokenizer, prompts, asked.tokens, sampled)
-
-    def together(sampled: bool) -> None:
-        _write(engine, prompts, asked.tokens, sampled)
-
-    def ours_alone(sampled: bool) -> None:
-        for prompt in prompts[:2]:
-            _write(engine, [prompt], asked.tokens, sampled)
-
+    options.add_argument("--model", default=None, help="a folder; default: SmolLM2-135M-Instruct")
+    options.add_argument("--prompts", type=int, default=64)
+    options.add_argument("--samples", type=int, default=5)
+    options.add_argument("--tokens", type=int, default=24)
+    options.add_argument("--vllm", default=None, help="such as http://127.0.0.1:8000/v1")
+    given = options.parse_args()
+    model = given.model or str(weak_model())
+    prompts = [_prompt(place) for place in range(given.prompts)]
+    plain = _Plain(model)
+    weak = LocalWeak(model, max_tokens=given.tokens, max_batch_size=64, max_queue=10_000).load()
+    weak.engine.stop_ids = frozenset()  # every text as long as the next
     print(
-        f"{asked.texts} texts of {asked.tokens} tokens, {torch.get_num_threads()} threads, float32"
+        f"{given.prompts} prompts, K={given.samples}, {given.tokens} tokens a text, "
+        f"{torch.get_num_threads()} threads, {plain.model.dtype}"
     )
-    _generate(plain, tokenizer, prompts[:2], 4, True)  # the first call of either is slow
-    _write(engine, prompts[:2], 4, True)
-    for sampled in (False, True):
-        print("top-p 0.9" if sampled else "greedy")
-        _time("  generate, one at a time", one_at_a_time, sampled, 2 * asked.tokens)
-        _time("  engine, one at a time", ours_alone, sampled, 2 * asked.tokens)
-        _time("  generate, one static batch", static_batch, sampled, asked.texts * asked.tokens)
-        _time("  engine, concurrent requests", together, sampled, asked.texts * asked.tokens)
-    engine.close()
+    texts = given.prompts * given.samples
+    found: dict[str, float] = {}
+    for sampled in (True, False):
+        print("top-p 0.9, temperature 1" if sampled else "greedy")
+        heat = 1.0 if sampled else 0.0
+
+        def ours(heat: float = heat) -> None:
+            asyncio.run(_ours(weak, prompts, given.samples, heat))
+
+        def static(width: int, sampled: bool = sampled) -> Callable[[], None]:
+            many = [prompt for prompt in prompts for _ in range(given.samples)]
+            return lambda: plain.in_batches(many, width, given.tokens, sampled)
+
+        ways = {"LocalWeak": ours, "generate, 32 wide": static(32), "generate, 64 wide": static(64)}
+        if given.vllm:
+            ways["vLLM"] = _vllm(given.vllm, prompts, given.samples, given.tokens, heat)
+        for name, way in ways.items():
+            found[name] = _time(name, way, texts * given.tokens)
+        few = min(FEW, given.prompts)
+        way = _chat_hugging_face(plain, prompts[:few], given.tokens, sampled)
+        found["ChatHuggingFace"] = _time("ChatHuggingFace.batch", way, few * given.tokens)
+        best = max(found["generate, 32 wide"], found["generate, 64 wide"])
+        for name, other in (("ChatHuggingFace", found["ChatHuggingFace"]), ("best generate", best)):
+            print(f"  LocalWeak / {name}: {found['LocalWeak'] / other:.2f}")
+    _light_load(weak, plain, prompts[:8], given.tokens)
+    weak.close()
 
 
-def _prompt(tokenizer: object, place: int) -> list[int]:
-    text = f"Write {place + 3} sentences about {TOPICS[place % len(TOPICS)]}." + " Please." * place
-    message = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(  # type: ignore[attr-defined, no-any-return]
-        message, add_generation_prompt=True, tokenize=True, return_dict=False
+class _Plain:
+    """transformers as it is."""
+
+    def __init__(self, model: str) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+
+    def in_batches(self, prompts: list[str], width: int, tokens: int, sampled: bool) -> None:
+        for place in range(0, len(prompts), width):
+            self.generate(prompts[place : place + width], tokens, sampled)
+
+    def generate(self, prompts: list[str], tokens: int, sampled: bool) -> None:
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        inputs = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True
+        )
+        how: dict[str, Any] = {"do_sample": False}
+        if sampled:
+            how = {"do_sample": True, "top_p": 0.9, "top_k": 0}
+        with torch.inference_mode():
+            self.model.generate(**inputs, min_new_tokens=tokens, max_new_tokens=tokens, **how)
+
+
+def _prompt(place: int) -> str:
+    text = f"Write {place + 3} sentences about {TOPICS[place % len(TOPICS)]}."
+    return text + " Please." * (place % 16)
+
+
+async def _ours(weak: LocalWeak, prompts: list[str], samples: int, heat: float) -> None:
+    calls = [
+        weak.agenerate([[HumanMessage(prompt)]], n=samples, temperature=heat) for prompt in prompts
+    ]
+    await asyncio.gather(*calls)
+
+
+def _vllm(
+    url: str, prompts: list[str], samples: int, tokens: int, heat: float
+) -> Callable[[], None]:
+    from langchain_openai import ChatOpenAI
+    from openai import OpenAI
+
+    name = OpenAI(base_url=url, api_key="none").models.list().data[0].id
+    model = ChatOpenAI(
+        model=name,
+        base_url=url,
+        api_key="none",
+        temperature=heat,
+        max_tokens=tokens,
+        n=samples,
+        extra_body={"top_p": 0.9, "ignore_eos": True},
     )
 
+    async def ask() -> None:
+        await asyncio.gather(*(model.agenerate([[HumanMessage(p)]]) for p in prompts))
 
-def _generate(
-    model: object, tokenizer: object, prompts: list[list[int]], tokens: int, sampled: bool
-) -> None:
-    width = max(map(len, prompts))
-    ids = torch.tensor([[2] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    how = {"do_sample": True, "top_p": 0.9, "top_k": 0} if sampled else {"do_sample": False}
-    model.generate(  # type: ignore[attr-defined]
-        ids, attention_mask=mask, min_new_tokens=tokens, max_new_tokens=tokens, **how
-    )
+    return lambda: asyncio.run(ask())
 
 
-def _write(engine: Engine, prompts: list[list[int]], tokens: int, sampled: bool) -> None:
-    sampling = Sampling(temperature=1.0 if sampled else 0.0, max_tokens=tokens)
-    with ThreadPoolExecutor(len(prompts)) as callers:
+def _chat_hugging_face(
+    plain: _Plain, prompts: list[str], tokens: int, sampled: bool
+) -> Callable[[], None]:
+    from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
+    from transformers import pipeline
 
-        def call(prompt: list[int]) -> None:
-            request = Request(tuple(prompt), sampling, {}, "base")
-            engine.submit(request)
-            request.done.result()
+    how: dict[str, Any] = {"do_sample": False}
+    if sampled:
+        how = {"do_sample": True, "top_p": 0.9, "top_k": 0}
+    made = pipeline("text-generation", model=plain.model, tokenizer=plain.tokenizer)
+    lengths = {"min_new_tokens": tokens, "max_new_tokens": tokens, "return_full_text": False}
+    llm = HuggingFacePipeline(pipeline=made, pipeline_kwargs={**lengths, **how})
+    chat = ChatHuggingFace(llm=llm)
+    return lambda: [None for _ in chat.batch(prompts)] and None  # type: ignore[func-returns-value]
 
-        list(callers.map(call, prompts))
+
+def _light_load(weak: LocalWeak, plain: _Plain, prompts: list[str], tokens: int) -> None:
+    """One text at a time; the two ways take turns."""
+    ours, theirs = [], []
+    for prompt in prompts:
+        began = time.perf_counter()
+        weak.invoke(prompt, temperature=0)
+        ours.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        plain.generate([prompt], tokens, False)
+        theirs.append(time.perf_counter() - began)
+    middle, other = statistics.median(ours), statistics.median(theirs)
+    print(f"one at a time, {tokens} tokens: LocalWeak p50 {middle:.2f} s, generate {other:.2f} s")
+    print(f"  ratio {middle / other:.2f}")
 
 
-def _time(what: str, run: Callable[[bool], None], sampled: bool, tokens: int) -> None:
+def _time(what: str, run: Callable[[], None], tokens: int) -> float:
     began, cpu = time.perf_counter(), time.process_time()
-    run(sampled)
+    run()
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    print(f"{what:32} {tokens / seconds:7.1f} tok/s {tokens / cpu:7.1f} tok/CPU-s", flush=True)
+    print(f"  {what:24} {tokens / seconds:7.1f} tok/s {tokens / cpu:7.1f} tok/CPU-s", flush=True)
+    return tokens / seconds
 
 
 if __name__ == "__main__":

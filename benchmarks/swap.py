@@ -1,22 +1,24 @@
-"""Promotions under running requests: how soon drafts carry the new version, and who is held up.
+"""Promotions under load: is any request lost, mixed, late or held up?
 
-    python benchmarks/swap.py [--swaps 10] [--clients 4]
+    python benchmarks/swap.py [--clients 16] [--seconds 60] [--every 1] [--swaps 200]
 
-Clients stream drafts without pause from the real SmolLM2 while versions are promoted and rolled
-back. Printed: seconds from `promote` to the first request that begins on the new version; the gaps
-between tokens with and without a swap under way (99th percentile and longest); whether the base was
-loaded again; and whether greedy drafts after a rollback are byte-identical.
+Clients ask the real SmolLM2 without pause, greedily, first without swaps and then while versions
+are promoted or rolled back. Every answer is compared with what its version writes when it is served
+alone. Printed: failed requests; answers that are not their version's; requests that began over two
+seconds after a promotion on another version; latencies and gaps between tokens with and without
+swaps; and, over `--swaps` more of them on an idle model, memory and open files.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import gc
+import os
 import tempfile
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -25,37 +27,63 @@ from transformers import AutoModelForCausalLM
 from cowest_graph import AdapterRegistry, LocalWeak
 from cowest_graph.embedded import weak_model
 
-QUERY = "Why do leaves fall in autumn?"
+TOPICS = ["leaves", "bread", "the moon", "old maps", "bees", "glass", "salt", "trains"]
+QUERIES = [f"Why do people like {topic}?" for topic in TOPICS]
+
+
+@dataclass
+class Seen:
+    """What the clients saw in one phase."""
+
+    answers: list[tuple[float, float, str, str, str]] = field(default_factory=list)
+    """Began, seconds, query, version, text."""
+    gaps: list[float] = field(default_factory=list)  # seconds between two tokens of a text
+    failures: list[str] = field(default_factory=list)
+    promotions: list[tuple[float, str]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)  # seconds from promote to use
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--swaps", type=int, default=10)
-    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between two swaps")
+    parser.add_argument("--swaps", type=int, default=200, help="swaps of the memory run")
+    parser.add_argument("--tokens", type=int, default=16)
     given = parser.parse_args()
     base = weak_model()
     with tempfile.TemporaryDirectory() as folder:
         adapters = AdapterRegistry(Path(folder) / "adapters", base=base)
-        names = [_random_adapter(base, adapters, Path(folder), seed) for seed in (1, 2)]
-        weak = LocalWeak(str(base), adapters=adapters, temperature=0.0, max_tokens=40)
+        names = [random_adapter(base, adapters, Path(folder), seed) for seed in (1, 2)]
         adapters.promote(names[0])
-        weak.load()
-        before = weak.invoke(QUERY)
-        engine = weak.engine
-        found = _swap_under_load(weak, adapters, names, given.swaps, given.clients)
-        while adapters.current != names[0]:
-            adapters.rollback()
-        weak.load()
-        after = weak.invoke(QUERY)
-        print(f"same engine, base not loaded again: {weak.engine is engine}")
-        same = (after.content, after.response_metadata["weak_version"])
-        print(f"greedy draft after rollback identical: {same == (before.content, names[0])}")
-        _print(*found)
-        weak.close()
+        with _weak(base, adapters, given.tokens) as weak:
+            weak.load()
+            engine = weak.engine
+            alone = {
+                (name, query): weak.invoke(query, adapter=name).text
+                for name in (*names, "base")
+                for query in QUERIES
+            }
+            print(f"{given.clients} clients, {given.tokens} tokens an answer", flush=True)
+            phases = [
+                ("without swaps", ask(weak, given.clients, given.seconds)),
+                ("with swaps", ask(weak, given.clients, given.seconds, names, given.every)),
+            ]
+            for what, seen in phases:
+                report(what, seen, alone)
+            print(f"p99 latency with swaps / without: {_ratio(phases, 0.99):.2f}")
+            print(f"same engine, base not loaded again: {weak.engine is engine}")
+            memory(weak, adapters, names, given.swaps)
 
 
-def _random_adapter(base: Path, adapters: AdapterRegistry, folder: Path, seed: int) -> str:
+def _weak(base: Path, adapters: AdapterRegistry, tokens: int) -> LocalWeak:
+    """It keeps one version in memory: every swap reads its adapter from the disk anew."""
+    return LocalWeak(base, adapters=adapters, temperature=0, max_tokens=tokens, max_adapters=1)
+
+
+def random_adapter(base: Path, adapters: AdapterRegistry, folder: Path, seed: int) -> str:
+    """Register an adapter that changes what is written."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", init_lora_weights=False)
@@ -64,73 +92,134 @@ def _random_adapter(base: Path, adapters: AdapterRegistry, folder: Path, seed: i
     return adapters.add(made)
 
 
-def _swap_under_load(
-    weak: LocalWeak, adapters: AdapterRegistry, names: list[str], swaps: int, clients: int
-) -> tuple[list[float], list[tuple[float, float]], list[tuple[float, float]], int]:
-    """Seconds to the new version; (when, gap) of all tokens; (from, to) of all swaps; requests."""
-    gaps: list[tuple[float, float]] = []
-    begun: list[tuple[float, str]] = []
-    stop = threading.Event()
+def ask(
+    weak: LocalWeak, clients: int, seconds: float, names: list[str] | None = None, every: float = 1
+) -> Seen:
+    """Let clients ask without pause; with names, swap between them as well."""
+    seen, stop = Seen(), threading.Event()
 
     def client(number: int) -> None:
+        turn = number
         while not stop.is_set():
-            started = last = time.perf_counter()
-            version = ""
-            for chunk in weak.stream(f"{QUERY} ({number})"):
-                now = time.perf_counter()
-                if last != started:  # the first token also waits for its prompt
-                    gaps.append((now, now - last))
-                last = now
-                version = chunk.response_metadata.get("weak_version", version)
-            begun.append((started, version))
+            query = QUERIES[turn % len(QUERIES)]
+            turn += 1
+            try:
+                _ask_once(weak, query, seen)
+            except Exception as error:
+                seen.failures.append(f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(clients)]
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
-    time.sleep(5)
-    windows, waits = [], []
-    for turn in range(swaps):
-        wanted = names[(turn + 1) % 2]
-        promoted = time.perf_counter()
-        adapters.promote(wanted)
-        while weak.version != wanted:
-            time.sleep(0.005)
-        waits.append(time.perf_counter() - promoted)
-        windows.append((promoted, time.perf_counter()))
-        time.sleep(3)
+    end = time.perf_counter() + seconds
+    if names:
+        _swap_until(end, weak, names, every, seen)
+    else:
+        time.sleep(seconds)
     stop.set()
     for thread in threads:
         thread.join()
-    _check(begun, windows, names)
-    return waits, gaps, windows, len(begun)
+    return seen
 
 
-def _check(begun: list[tuple[float, str]], windows: list[Any], names: list[str]) -> None:
-    late = 0
-    for turn, (promoted, _) in enumerate(windows):
-        end = windows[turn + 1][0] if turn + 1 < len(windows) else float("inf")
-        wanted = names[(turn + 1) % 2]
-        late += sum(promoted + 2 < at < end and version != wanted for at, version in begun)
-    print(f"requests that began over 2 s after a promotion on another version: {late}")
+def _ask_once(weak: LocalWeak, query: str, seen: Seen) -> None:
+    began = last = time.perf_counter()
+    version, pieces = "", []
+    for chunk in weak.stream(query):
+        now = time.perf_counter()
+        if last != began:  # the first token also waits for its prompt and a place
+            seen.gaps.append(now - last)
+        last = now
+        version = chunk.response_metadata.get("weak_version", version)
+        pieces.append(chunk.text)
+    seen.answers.append((began, time.perf_counter() - began, query, version, "".join(pieces)))
 
 
-def _print(
-    waits: list[float],
-    gaps: list[tuple[float, float]],
-    windows: list[tuple[float, float]],
-    requests: int,
-) -> None:
-    during = [gap for at, gap in gaps if any(a <= at <= b + 1 for a, b in windows)]
-    outside = [gap for at, gap in gaps if not any(a <= at <= b + 1 for a, b in windows)]
-    print(f"{requests} requests, {len(gaps)} tokens, {len(waits)} swaps")
+def _swap_until(end: float, weak: LocalWeak, names: list[str], every: float, seen: Seen) -> None:
+    """Promote one and the other, and roll back every third time."""
+    adapters = weak.adapters
+    assert adapters is not None
+    turn = 0
+    while time.perf_counter() < end:
+        at = time.perf_counter()
+        if turn % 3 == 2:
+            adapters.rollback()
+        else:
+            adapters.promote(names[turn % 2])
+        turn += 1
+        wanted = adapters.current or "base"
+        while weak.version != wanted:
+            time.sleep(0.002)
+        seen.waits.append(time.perf_counter() - at)
+        seen.promotions.append((at, wanted))
+        time.sleep(max(0.0, every - (time.perf_counter() - at)))
+
+
+def report(what: str, seen: Seen, alone: dict[tuple[str, str], str]) -> None:
+    """Print one phase."""
+    wrong = sum(alone[version, query] != text for _, _, query, version, text in seen.answers)
+    latencies = [seconds for _, seconds, *_ in seen.answers]
+    print(f"{what}: {len(seen.answers)} answers, {len(seen.failures)} failed {seen.failures[:3]}")
+    print(f"  answers that are not their version's: {wrong}")
+    print(f"  latency: median {at(latencies, 0.5):.2f} s, p99 {at(latencies, 0.99):.2f} s")
     print(
-        f"promote to serving: median {statistics.median(waits):.2f} s, longest {max(waits):.2f} s"
+        f"  gaps between tokens: median {at(seen.gaps, 0.5):.3f} s, p99 {at(seen.gaps, 0.99):.3f} "
+        f"s, longest {max(seen.gaps):.3f} s"
     )
-    for what, found in (("outside swaps", outside), ("during swaps", during)):
-        ordered = sorted(found)
-        middle, late = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
-        print(f"{what}: gap median {middle:.3f} s, p99 {late:.3f} s, longest {ordered[-1]:.3f} s")
-    print(f"longest gap during swaps less longest outside: {max(during) - max(outside):+.3f} s")
+    if not seen.promotions:
+        return
+    versions = sorted({version for _, _, _, version, _ in seen.answers})
+    print(f"  {len(seen.promotions)} swaps; answers by {', '.join(versions)}")
+    print(f"  promote to use: median {at(seen.waits, 0.5):.2f} s, longest {max(seen.waits):.2f} s")
+    print(f"  requests that began over 2 s late on another version: {_late(seen)}")
+
+
+def _late(seen: Seen) -> int:
+    ends = [when for when, _ in seen.promotions[1:]] + [float("inf")]
+    return sum(
+        when + 2 < began < end and version != wanted
+        for (when, wanted), end in zip(seen.promotions, ends, strict=True)
+        for began, _, _, version, _ in seen.answers
+    )
+
+
+def _ratio(phases: list[tuple[str, Seen]], quantile: float) -> float:
+    without, with_swaps = (at([a[1] for a in seen.answers], quantile) for _, seen in phases)
+    return with_swaps / without
+
+
+def at(values: list[float], quantile: float) -> float:
+    """The value at a quantile."""
+    return sorted(values)[int((len(values) - 1) * quantile)]
+
+
+def memory(weak: LocalWeak, adapters: AdapterRegistry, names: list[str], swaps: int) -> None:
+    """Swap, ask one token, and look at this process's memory and files."""
+
+    def swap(times: int) -> None:
+        for turn in range(times):
+            adapters.promote(names[turn % 2])
+            weak.load()
+            weak.invoke("Hi", max_tokens=1)
+
+    swap(10)  # what is set up once
+    before = _resident(), _open_files()
+    swap(swaps)
+    after = _resident(), _open_files()
+    print(
+        f"{swaps} swaps: resident memory {before[0]:.0f} to {after[0]:.0f} MB "
+        f"({(after[0] / before[0] - 1) * 100:+.2f} %), open files {before[1]} to {after[1]}"
+    )
+
+
+def _resident() -> float:
+    gc.collect()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 if __name__ == "__main__":

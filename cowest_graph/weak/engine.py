@@ -9,127 +9,24 @@ rules, its own random numbers and its own adapter.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import DynamicCache
 
-from cowest_graph.weak.lora import Lora, LoraRows, linear_layers
+from cowest_graph.weak.forced import Grammars
+from cowest_graph.weak.lora import LoraRows, linear_layers
+from cowest_graph.weak.request import Cancelled, QueueFull, Request, Row, Written
 from cowest_graph.weak.rows import ATTENTION, RowCache
 from cowest_graph.weak.sampling import Rules, sample
 
 log = logging.getLogger(__name__)
 
 _PREFILL_TOKENS = 1024  # a step's prompts, so that running texts go on in between
-
-
-class QueueFull(RuntimeError):
-    """Too many requests wait for a place in the batch."""
-
-
-class Cancelled(RuntimeError):
-    """The request was given up by its caller, or the engine was closed."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How one request is sampled; the defaults are the paper's (Appendix B.2).
-
-    Raises:
-        ValueError: for a number that makes no sense.
-    """
-
-    temperature: float = 1.0  # 0 is greedy
-    top_p: float = 0.9
-    top_k: int | None = None
-    max_tokens: int = 1028
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    n: int = 1
-    logprobs: bool = False
-
-    def __post_init__(self) -> None:
-        rules = {
-            "temperature must be 0 (greedy) or more": 0 <= self.temperature < float("inf"),
-            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
-            "top_k must be None or at least 1": self.top_k is None or self.top_k >= 1,
-            "max_tokens must be at least 1": self.max_tokens >= 1,
-            "n must be at least 1": self.n >= 1,
-            "stop must be texts, none of them empty": all(self.stop),
-        }
-        if wrong := [rule for rule, holds in rules.items() if not holds]:
-            raise ValueError(f"{'; '.join(wrong)}: got {self}")
-
-
-@dataclass(frozen=True)
-class Written:
-    """One finished text."""
-
-    text: str
-    ids: tuple[int, ...]  # with the end-of-turn token, where it came
-    finish_reason: str  # stop or length
-    logprobs: tuple[float, ...] | None  # of each id, at temperature 1
-
-
-@dataclass(eq=False)
-class Request:
-    """One prompt and what is wanted of it.
-
-    `done` becomes the n texts, or the error. `on_text` gets pieces of the first text from the
-    engine's thread, as they are certain.
-    """
-
-    prompt: tuple[int, ...]
-    sampling: Sampling
-    adapter: Lora
-    version: str
-    on_text: Callable[[str], None] | None = None
-    done: Future[list[Written]] = field(default_factory=Future)
-    given_up: bool = False
-    texts: dict[int, Written] = field(default_factory=dict)
-
-    def fail(self, error: BaseException) -> None:
-        """End with an error, unless it has ended."""
-        self.given_up = True
-        with suppress(InvalidStateError):  # it is done, or its caller gave it up
-            self.done.set_exception(error)
-
-    def add(self, index: int, written: Written) -> None:
-        """One of the texts is finished; with the last one, the request is."""
-        self.texts[index] = written
-        if len(self.texts) == self.sampling.n:
-            with suppress(InvalidStateError):
-                self.done.set_result([self.texts[place] for place in range(self.sampling.n)])
-
-
-class Row:
-    """One text in the making.
-
-    Args:
-        request: what it belongs to.
-        index: which of the request's n texts.
-    """
-
-    def __init__(self, request: Request, index: int) -> None:
-        self.request, self.index = request, index
-        seed = request.sampling.seed
-        self.random = random.Random(None if seed is None else f"{seed}:{index}")
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.watched = bool(request.sampling.stop) or request.on_text is not None
-        self.stream = DecodeStream(skip_special_tokens=True)
-        self.text = ""
-        self.told = 0  # characters of text that on_text got
-        self.finish: str | None = None
 
 
 class Engine:
@@ -152,6 +49,7 @@ class Engine:
         self.context = context_length(model.config)
         self.layers = linear_layers(model)
         self.steps = 0  # decoding steps so far
+        self._grammars = Grammars(tokenizer, self.stop_ids, _vocabulary(model))
         self._adapters = LoraRows(self.layers)
         if getattr(model, "_supports_sdpa", False):
             model.set_attn_implementation(ATTENTION)
@@ -180,7 +78,7 @@ class Engine:
         """Queue a request; its `done` tells the rest.
 
         Raises:
-            ValueError: when the prompt leaves no room for a token.
+            ValueError: when the prompt leaves no room for a token, or for a grammar that is none.
             QueueFull: when too many texts wait.
             Cancelled: when the engine is closed.
         """
@@ -189,7 +87,11 @@ class Engine:
                 f"the prompt has {len(request.prompt)} tokens, but the model's context is "
                 f"{self.context}; shorten the prompt"
             )
-        rows = [Row(request, index) for index in range(request.sampling.n)]
+        grammar = request.sampling.grammar
+        rows = [
+            Row(request, index, None if grammar is None else self._grammars.matcher(grammar))
+            for index in range(request.sampling.n)
+        ]
         with self._wake:
             if self._closing:
                 raise Cancelled("the weak model is closed; make a new one")
@@ -378,14 +280,15 @@ class Engine:
 
     def _take_tokens(self, logits: Tensor, rows: list[Row], rules: Rules | None) -> list[int]:
         assert rules is not None
+        allowed = _forced(logits, rows)
         if rules.all_greedy:
-            ids = logits.argmax(-1)
+            ids = allowed.argmax(-1)
         else:
             draws = [
                 0.0 if row.request.sampling.temperature == 0 else row.random.random()
                 for row in rows
             ]
-            ids = sample(logits, rules, torch.tensor(draws, device=logits.device))
+            ids = sample(allowed, rules, torch.tensor(draws, device=logits.device))
         tokens: list[int] = ids.tolist()
         self._note_logprobs(logits, ids, rows)
         for row, token in zip(rows, tokens, strict=True):
@@ -412,6 +315,11 @@ class Engine:
             piece = row.stream.step(self.tokenizer.backend_tokenizer, token)
             row.text += piece or ""
             ended = bool(piece) and any(stop in row.text for stop in sampling.stop)
+        if row.matcher is not None:
+            try:
+                ended |= row.matcher.take(token)
+            except RuntimeError as error:
+                row.request.fail(error)
         if ended:
             row.finish = "stop"
         elif len(row.ids) >= sampling.max_tokens or (
@@ -449,6 +357,22 @@ class Engine:
             tell(piece)
         except Exception as error:  # its listener is gone
             row.request.fail(error)
+
+
+def _forced(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """The logits with what the rows' grammars forbid at minus infinity."""
+    if all(row.matcher is None for row in rows):
+        return logits
+    allowed = logits.clone()
+    for place, row in enumerate(rows):
+        if row.matcher is not None:
+            row.matcher.mask(allowed[place])
+    return allowed
+
+
+def _vocabulary(model: Any) -> int:
+    """Columns of the model's logits."""
+    return int(model.get_output_embeddings().weight.shape[0])
 
 
 def _rules_of(rows: Sequence[Row], on: Tensor) -> Rules:

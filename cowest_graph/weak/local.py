@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,27 +19,34 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     CallbackManagerForLLMRun,
 )
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
-    HumanMessage,
-    SystemMessage,
-    convert_to_openai_messages,
 )
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, PrivateAttr
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from cowest_graph.adapters import BASE, AdapterRegistry, base_fingerprint
+from cowest_graph.adapters import BASE, AdapterRegistry
+from cowest_graph.weak.turns import calls_tools, render, tool_choice_of, turn_of
 
 if TYPE_CHECKING:
-    from cowest_graph.weak.engine import Engine, Request, Sampling, Written
-    from cowest_graph.weak.lora import Lora
-    from cowest_graph.weak.versions import Versions
+    from cowest_graph.weak.engine import Engine
+    from cowest_graph.weak.live import Live
+    from cowest_graph.weak.request import Request, Sampling, Written
 
-_PER_CALL = ("temperature", "top_p", "top_k", "max_tokens", "seed", "n", "logprobs", "adapter")
+_PER_CALL = (
+    *("temperature", "top_p", "top_k", "max_tokens", "seed", "n", "logprobs"),
+    *("adapter", "tools", "tool_choice", "response_format", "truncate_prompt_tokens"),
+)
 
 
 class LocalWeak(BaseChatModel):
@@ -56,7 +62,10 @@ class LocalWeak(BaseChatModel):
         adapters: the registry to follow; None is the bare base model.
 
     Every other field is a default that a call may override: `weak.invoke(x, temperature=0)`,
-    `weak.bind(adapter="v0003")`. `adapter="base"` is the bare base model.
+    `weak.bind(adapter="v0003")`. `adapter="base"` is the bare base model. `logprobs=True` puts the
+    token ids and their log-probabilities at temperature 1 into the message's metadata.
+    `truncate_prompt_tokens=k` keeps the last k tokens of a prompt, -1 as many as leave room for
+    `max_tokens`; without it, a prompt that is too long is an error.
 
     Example:
         weak = LocalWeak("HuggingFaceTB/SmolLM2-135M-Instruct", adapters=registry)
@@ -75,13 +84,14 @@ class LocalWeak(BaseChatModel):
     stop: list[str] | None = None
     seed: int | None = None
     dtype: str = "auto"  # bfloat16 where the hardware computes in it, else float32
+    quantization: Literal["4bit", "8bit"] | None = None  # of the base, by bitsandbytes
     device: str = "auto"  # cuda where there is one
     max_batch_size: int = Field(default=32, ge=1)  # texts in a step
     max_queue: int = Field(default=1024, ge=0)  # texts that wait for a place
     max_adapters: int = Field(default=4, ge=1)  # versions kept in memory
 
     _loading: Any = PrivateAttr(default_factory=threading.Lock)
-    _live: _Live | None = PrivateAttr(default=None)
+    _live: Any = PrivateAttr(default=None)
     _closed: bool = PrivateAttr(default=False)
 
     def __init__(self, model: str | Path, **kwargs: Any) -> None:
@@ -100,7 +110,9 @@ class LocalWeak(BaseChatModel):
             if self._closed:
                 raise RuntimeError("this weak model is closed; make a new one")
             if self._live is None:
-                self._live = _Live(self)
+                from cowest_graph.weak.live import Live
+
+                self._live = Live(self)
             else:
                 self._live.versions.catch_up()
         return self
@@ -126,12 +138,27 @@ class LocalWeak(BaseChatModel):
             return self._live.versions.serving
         return (self.adapters.current if self.adapters is not None else None) or BASE
 
+    def choose(self, key: str | None = None) -> str:
+        """The adapter for a new piece of work: the registry's choice, or what it routes to.
+
+        Args:
+            key: what sticks to its version, such as a thread id; None for a draw of its own.
+        """
+        if self._live is not None:
+            return self._live.versions.choose(key)
+        return (self.adapters.choose(key) if self.adapters is not None else None) or BASE
+
+    @property
+    def shadow(self) -> str | None:
+        """The candidate that drafts beside the chosen version, once it is loaded."""
+        return self._live.versions.shadow if self._live is not None else None
+
     @property
     def engine(self) -> Engine:
         """The engine behind, for its counters; loads the weights if need be."""
         return self._ready().engine
 
-    def _ready(self) -> _Live:
+    def _ready(self) -> Live:
         live = self._live
         if live is None:
             self.load()
@@ -151,13 +178,78 @@ class LocalWeak(BaseChatModel):
         names = ("model", "temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "dtype")
         return {**{name: getattr(self, name) for name in names}, "weak_version": self.version}
 
-    def render(self, messages: Sequence[BaseMessage]) -> list[int]:
+    def render(
+        self, messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """The token ids that these messages become, as the engine gets them.
 
         Raises:
-            ValueError: for messages that this model's chat template cannot say.
+            ValueError: for messages or tools that this model's chat template cannot say.
         """
-        return render(self._ready().tokenizer, messages)
+        return render(self._ready().tokenizer, messages, tools)
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Tools that the model may call, said by its chat template where that has a place for them.
+
+        Args:
+            tools: functions, pydantic classes, tools, or schemas.
+            tool_choice: None or "auto" leaves it to the model, "none" forbids, "any", "required"
+                or True forces one of them, a name (or OpenAI's form of one) that one; what is
+                forced is forced by a grammar, and always parses.
+            kwargs: further call arguments.
+
+        Raises:
+            ValueError: for a choice that is none of the tools.
+        """
+        said = [convert_to_openai_tool(tool) for tool in tools]
+        names = [tool["function"]["name"] for tool in said]
+        chosen = tool_choice_of(tool_choice, names)
+        return self.bind(tools=said, tool_choice=chosen, **kwargs)  # type: ignore[return-value]
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Literal["json_schema", "json_mode", "function_calling"] = "json_schema",
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Answers that follow a schema, forced by a grammar while they are written.
+
+        Args:
+            schema: a pydantic class, a TypedDict or a JSON schema.
+            include_raw: give {"raw", "parsed", "parsing_error"} instead of raising.
+            method: "json_mode" forces any JSON object; "function_calling" goes through a tool, for
+                models whose chat template has a place for them.
+            kwargs: further call arguments, such as `max_tokens`: what is cut off does not parse.
+        """
+        parser = _parser(schema)
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        form: dict[str, Any] = {"type": "json_object"}
+        if method == "json_schema":
+            form = {
+                "type": "json_schema",
+                "json_schema": {"schema": convert_to_json_schema(schema)},
+            }
+        kwargs.pop("strict", None)  # it is always strict
+        told = {"kwargs": {"method": method}, "schema": schema}
+        bound = self.bind(response_format=form, ls_structured_output_format=told, **kwargs)
+        if not include_raw:
+            return bound | parser
+        parsed = RunnablePassthrough.assign(
+            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+        )
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=bound) | parsed.with_fallbacks(
+            [failed], exception_key="parsing_error"
+        )
 
     def _generate(
         self,
@@ -169,7 +261,7 @@ class LocalWeak(BaseChatModel):
         live = self._ready()
         request = live.begin(self, messages, stop, kwargs)
         try:
-            return self._result(request, request.done.result())
+            return self._result(request, request.done.result(), kwargs)
         except BaseException:  # Ctrl-C, too, frees the place
             live.engine.cancel(request)
             raise
@@ -186,7 +278,7 @@ class LocalWeak(BaseChatModel):
             live = await asyncio.to_thread(self._ready)
         request = live.begin(self, messages, stop, kwargs)
         try:
-            return self._result(request, await asyncio.wrap_future(request.done))
+            return self._result(request, await asyncio.wrap_future(request.done), kwargs)
         except BaseException:
             live.engine.cancel(request)
             raise
@@ -208,7 +300,7 @@ class LocalWeak(BaseChatModel):
                 if run_manager is not None:
                     run_manager.on_llm_new_token(piece, chunk=chunk)
                 yield chunk
-            yield self._last_chunk(request)
+            yield self._last_chunk(request, kwargs)
         finally:
             live.engine.cancel(request)
 
@@ -236,16 +328,19 @@ class LocalWeak(BaseChatModel):
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(piece, chunk=chunk)
                 yield chunk
-            yield self._last_chunk(request)
+            yield self._last_chunk(request, kwargs)
         finally:
             live.engine.cancel(request)
 
-    def _last_chunk(self, request: Request) -> ChatGenerationChunk:
-        """Without text: usage, how it ended, and who wrote it."""
+    def _last_chunk(self, request: Request, kwargs: Mapping[str, Any]) -> ChatGenerationChunk:
+        """Usage, how it ended, who wrote it; and where tools were given, the whole turn."""
         (written,) = request.done.result()
+        said = turn_of(written.text, kwargs) if calls_tools(kwargs) else AIMessage("")
         return ChatGenerationChunk(
             message=AIMessageChunk(
-                content="",
+                content=said.content,
+                tool_calls=said.tool_calls,
+                invalid_tool_calls=said.invalid_tool_calls,
                 usage_metadata=_usage(request, written),
                 response_metadata=self._metadata(request, written),
                 chunk_position="last",
@@ -253,13 +348,16 @@ class LocalWeak(BaseChatModel):
             generation_info={"finish_reason": written.finish_reason},
         )
 
-    def _result(self, request: Request, texts: list[Written]) -> ChatResult:
+    def _result(
+        self, request: Request, texts: list[Written], kwargs: Mapping[str, Any]
+    ) -> ChatResult:
         generations = [
             ChatGeneration(
-                message=AIMessage(
-                    content=written.text,
-                    usage_metadata=_usage(request, written),
-                    response_metadata=self._metadata(request, written),
+                message=turn_of(written.text, kwargs).model_copy(
+                    update={
+                        "usage_metadata": _usage(request, written),
+                        "response_metadata": self._metadata(request, written),
+                    }
                 ),
                 generation_info={"finish_reason": written.finish_reason},
             )
@@ -296,6 +394,7 @@ class LocalWeak(BaseChatModel):
             "finish_reason": written.finish_reason,
         }
         if written.logprobs is not None:
+            metadata["token_ids"] = list(written.ids)
             tokens = self._ready().tokenizer.convert_ids_to_tokens(list(written.ids))
             metadata["logprobs"] = {
                 "content": [
@@ -306,7 +405,8 @@ class LocalWeak(BaseChatModel):
         return metadata
 
     def _sampling(self, stop: list[str] | str | None, kwargs: Mapping[str, Any]) -> Sampling:
-        from cowest_graph.weak.engine import Sampling
+        from cowest_graph.weak.forced import grammar_of
+        from cowest_graph.weak.request import Sampling
 
         if unknown := sorted(set(kwargs) - set(_PER_CALL)):
             raise TypeError(
@@ -327,216 +427,16 @@ class LocalWeak(BaseChatModel):
             seed=asked("seed"),
             n=kwargs.get("n") or 1,
             logprobs=bool(kwargs.get("logprobs")),
+            grammar=grammar_of(kwargs),
         )
 
 
-class _Live:
-    """What is loaded: tokenizer, engine, and the versions that follow the registry."""
-
-    def __init__(self, weak: LocalWeak) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        from cowest_graph.weak.engine import Engine
-        from cowest_graph.weak.versions import Versions
-
-        device, dtype = _placement(weak.device, weak.dtype)
-        self.tokenizer = AutoTokenizer.from_pretrained(weak.model)
-        model = AutoModelForCausalLM.from_pretrained(weak.model, dtype=dtype).to(device).eval()
-        base_hash: Future[str] | None = None
-        if weak.adapters is not None and (folder := _folder(weak.model)) is not None:
-            hashing = ThreadPoolExecutor(1)  # beside the rest: the first swap shall not wait for it
-            base_hash = hashing.submit(base_fingerprint, folder)
-            hashing.shutdown(wait=False)
-        self.engine = Engine(
-            model,
-            self.tokenizer,
-            max_batch_size=weak.max_batch_size,
-            max_queue=weak.max_queue,
-        )
-        base: Lora = {}
-        self.versions: Versions[Lora] = Versions(
-            weak.adapters,
-            _reader(weak.adapters, base_hash, self.engine.layers),
-            base,
-            limit=weak.max_adapters,
-        )
-        # Copies of the chat model share this: it ends with the last of them, or the interpreter.
-        self.close = weakref.finalize(self, _close, self.versions, self.engine)
-        try:
-            self.versions.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def begin(
-        self,
-        weak: LocalWeak,
-        messages: Sequence[BaseMessage],
-        stop: list[str] | None,
-        kwargs: Mapping[str, Any],
-        on_text: Callable[[str], None] | None = None,
-    ) -> Request:
-        """Queue a request on the adapter that it names, or that new requests use."""
-        from cowest_graph.weak.engine import Request
-
-        sampling = weak._sampling(stop, kwargs)
-        if on_text is not None and sampling.n > 1:
-            raise ValueError(
-                f"n={sampling.n} texts cannot be streamed; stream one, or use generate"
-            )
-        version = kwargs.get("adapter") or self.versions.serving
-        adapter = self.versions.get(version)
-        prompt = tuple(render(self.tokenizer, messages))
-        request = Request(prompt, sampling, {}, version, on_text)
-        if adapter.done():
-            request.adapter = adapter.result()
-            self.engine.submit(request)
-        else:
-            adapter.add_done_callback(lambda read: self._submit_with(request, read))
-        return request
-
-    def _submit_with(self, request: Request, read: Future[Lora]) -> None:
-        """Once a version that a request names is loaded; others have not waited for it."""
-        try:
-            request.adapter = read.result()
-            if not request.given_up:
-                self.engine.submit(request)
-        except BaseException as error:
-            request.fail(error)
-
-
-def _close(versions: Versions[Lora], engine: Engine) -> None:
-    versions.close()
-    engine.close()
-
-
-def _reader(
-    registry: AdapterRegistry | None,
-    base_hash: Future[str] | None,
-    layers: Mapping[str, Any],
-) -> Callable[[str, Path], Lora]:
-    """How a version becomes tensors: checked against this base, then read."""
-
-    def read(name: str, path: Path) -> Lora:
-        from cowest_graph.weak.lora import read_lora
-
-        theirs = registry.card(name).get("base_hash") if registry is not None else None
-        ours = base_hash.result() if theirs and base_hash is not None else theirs
-        if ours != theirs:
-            raise ValueError(
-                f"adapter {name!r} is for another base than this model ({theirs} against {ours}); "
-                "promote one of this base"
-            )
-        return read_lora(path, layers)
-
-    return read
-
-
-def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
-    """Messages as token ids, by the tokenizer's chat template.
-
-    A last message of the assistant is continued. A system message goes into the first human turn
-    where the template refuses it.
-
-    Args:
-        tokenizer: a tokenizer of transformers with a chat template.
-        messages: LangChain messages of text.
-
-    Raises:
-        ValueError: for a missing template, and for what it cannot say (images, tool calls).
-    """
-    if not messages:
-        raise ValueError("no messages; give at least one human message")
-    template = tokenizer.chat_template
-    if not template:
-        raise ValueError(
-            f"{tokenizer.name_or_path} has no chat template; use an instruction-tuned model, or "
-            "set one in its tokenizer_config.json"
-        )
-    try:
-        return _apply(tokenizer, messages)
-    except Exception as error:
-        if not any(isinstance(message, SystemMessage) for message in messages):
-            raise ValueError(f"the chat template refuses these messages: {error}") from error
-    try:
-        return _apply(tokenizer, _system_in_human(messages))
-    except Exception as error:
-        raise ValueError(f"the chat template refuses these messages: {error}") from error
-
-
-def _apply(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
-    continued = isinstance(messages[-1], AIMessage)
-    ids: list[int] = tokenizer.apply_chat_template(
-        [_turn(message, str(tokenizer.chat_template)) for message in messages],
-        add_generation_prompt=not continued,
-        continue_final_message=continued,
-        tokenize=True,
-        return_dict=False,
-    )
-    return ids
-
-
-def _turn(message: BaseMessage, template: str) -> dict[str, Any]:
-    """One message as templates want it, with its content as one text."""
-    turn = convert_to_openai_messages(message, text_format="string")
-    assert isinstance(turn, dict)
-    if isinstance(turn.get("content"), list):
-        kinds = {block.get("type", "?") for block in turn["content"]}
-        raise ValueError(
-            f"content of {', '.join(sorted(kinds))}: this weak model reads text; send text only"
-        )
-    if turn.get("tool_calls") and "tool_calls" not in template:
-        raise ValueError(
-            "the chat template has no place for tool calls; send their result as a human message"
-        )
-    return {**turn, "content": turn.get("content") or ""}
-
-
-def _system_in_human(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    system = [str(message.text) for message in messages if isinstance(message, SystemMessage)]
-    rest = [message for message in messages if not isinstance(message, SystemMessage)]
-    if not rest or not isinstance(rest[0], HumanMessage):
-        return [HumanMessage("\n\n".join(system)), *rest]
-    return [HumanMessage("\n\n".join([*system, str(rest[0].text)])), *rest[1:]]
+def _parser(schema: dict[str, Any] | type) -> Runnable[AIMessage, Any]:
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return PydanticOutputParser(pydantic_object=schema)
+    return JsonOutputParser()
 
 
 def _usage(request: Request, written: Written) -> UsageMetadata:
     read, wrote = len(request.prompt), len(written.ids)
     return UsageMetadata(input_tokens=read, output_tokens=wrote, total_tokens=read + wrote)
-
-
-def _placement(device: str, dtype: str) -> tuple[Any, Any]:
-    """Where to compute and in what precision."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype != "auto":
-        return torch.device(device), getattr(torch, dtype)
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device == "cpu" and cpu_computes_bfloat16()
-    return torch.device(device), torch.bfloat16 if fast else torch.float32
-
-
-def cpu_computes_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16; emulated, it is hundreds of times slower."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
-def _folder(model: str) -> Path | None:
-    """The local folder that a model was loaded from; None when it cannot be told."""
-    if Path(model).is_dir():
-        return Path(model)
-    from transformers.utils import cached_file
-
-    config: Literal[None] | str = cached_file(model, "config.json", local_files_only=True)
-    return Path(config).parent if config else None
-
-
-LocalWeak.model_rebuild(_types_namespace={"_Live": _Live, **globals()})

@@ -59,12 +59,15 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
 
 
-def read_lora(folder: Path, layers: Mapping[str, nn.Linear]) -> Lora:
-    """Read a PEFT folder as values for these layers, in the layers' precision.
+def read_lora(
+    folder: Path, layers: Mapping[str, nn.Linear], dtype: torch.dtype | None = None
+) -> Lora:
+    """Read a PEFT folder as values for these layers.
 
     Args:
         folder: adapter_config.json and adapter_model.safetensors.
         layers: what `linear_layers` found in the model.
+        dtype: what the layers compute in; None for their weights' own (quantized ones differ).
 
     Raises:
         ValueError: for an adapter that is no plain LoRA, or that does not fit the layers.
@@ -78,7 +81,7 @@ def read_lora(folder: Path, layers: Mapping[str, nn.Linear]) -> Lora:
             raise ValueError(f"{folder / WEIGHTS} holds {key!r}, which is no weight of a LoRA")
         halves.setdefault(found[1], {})[found[2]] = tensor
     return {
-        name: _delta(folder, name, pair, layers, _scale(config, name, pair))
+        name: _delta(folder, name, pair, layers, _scale(config, name, pair), dtype)
         for name, pair in halves.items()
     }
 
@@ -106,6 +109,7 @@ def _delta(
     pair: Mapping[str, Tensor],
     layers: Mapping[str, nn.Linear],
     scale: float,
+    dtype: torch.dtype | None,
 ) -> Delta:
     layer = layers.get(name)
     if layer is None:
@@ -121,7 +125,7 @@ def _delta(
             f"{folder} changes {name!r} by {tuple(up.shape)} x {tuple(down.shape)}, but there it "
             f"is {layer.out_features} x {layer.in_features}; it is for another base"
         )
-    to = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    to = {"device": layer.weight.device, "dtype": dtype or layer.weight.dtype}
     return Delta(
         down.t().contiguous().to(**to),  # type: ignore[call-overload]
         (up.float() * scale).t().contiguous().to(**to),  # type: ignore[call-overload]

@@ -123,3 +123,61 @@ def test_an_unknown_version_is_named_with_what_there_is(versions: Versions[str])
         versions.get("v0099")
     with pytest.raises(LookupError, match="no registry"):
         Versions(None, lambda name, path: name, "").get("v0001")
+
+
+def test_what_is_in_use_is_never_unloaded_and_what_is_not_is_released(
+    adapters: AdapterRegistry, read: Reader
+) -> None:
+    released: list[tuple[str, str]] = []
+    versions = Versions(
+        adapters, read, "nothing", limit=1, release=lambda *given: released.append(given)
+    )
+    try:
+        adapters.promote("v0001")
+        versions.catch_up()
+        versions.lease("v0002").result()
+        versions.lease("v0002").result()
+        versions.get("v0003").result()
+        versions.get("v0004").result()
+        assert eventually(lambda: released == [("v0003", "weights of v0003")])
+        assert versions.loaded() == ["v0001", "v0002", "v0004"]
+        versions.give_back("v0002")
+        assert "v0002" in versions.loaded()  # one request still uses it
+        versions.give_back("v0002")
+        assert versions.loaded() == ["v0001"]
+        assert versions.leases() == {}
+        assert eventually(lambda: len(released) == 3)
+    finally:
+        versions.close()
+
+
+def test_a_candidate_gets_its_share_once_it_is_read(
+    adapters: AdapterRegistry, read: Reader, versions: Versions[str]
+) -> None:
+    adapters.promote("v0001")
+    versions.start()
+    read.go.clear()
+    adapters.route({"v0002": 0.5}, shadow="v0003")
+    keys = [str(number) for number in range(64)]
+    assert {versions.choose(key) for key in keys} == {"v0001"}
+    assert versions.shadow is None
+    read.go.set()
+    assert eventually(lambda: versions.shadow == "v0003")
+    first = [versions.choose(key) for key in keys]
+    assert set(first) == {"v0001", "v0002"}
+    assert [versions.choose(key) for key in keys] == first  # a thread keeps its version
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"\xff\xfe", b'{"current": 7, "before": 1}'])
+def test_a_garbled_choice_leaves_the_version_in_use(
+    adapters: AdapterRegistry, versions: Versions[str], garbage: bytes
+) -> None:
+    adapters.promote("v0001")
+    versions.start()
+    good = (adapters.folder / "current.json").read_bytes()
+    (adapters.folder / "current.json").write_bytes(garbage)
+    time.sleep(0.1)
+    assert (versions.serving, versions.choose(), versions.shadow) == ("v0001", "v0001", None)
+    (adapters.folder / "current.json").write_bytes(good)
+    adapters.promote("v0002")
+    assert eventually(lambda: versions.serving == "v0002")

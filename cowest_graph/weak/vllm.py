@@ -1,0 +1,283 @@
+"""The weak model behind vLLM servers: a LangChain chat model whose adapter follows a registry.
+
+Knows messages, sampling arguments, the registry and which failures pass. Knows no endpoint for
+adapters: the fleet does. What a chat completion is, langchain-openai knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import openai
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_openai.chat_models.base import BaseChatOpenAI, OpenAIContextOverflowError
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+
+from cowest_graph.adapters import BASE, AdapterRegistry, base_fingerprint
+from cowest_graph.weak.fleet import Fleet, Placed, Server
+from cowest_graph.weak.versions import Versions
+from cowest_graph.weak.vllm_fit import check_fit, served_name
+
+log = logging.getLogger(__name__)
+
+# Sampling arguments of vLLM's own, which OpenAI's client takes in the body's extra part only.
+_VLLM_OWN = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
+_PASSING = (408, 409, 429)  # and 5xx: the same request may well succeed later
+_LOST_TRIES = 8  # of one request, on servers that broke off
+_MISSING_TRIES = 3  # of one request, on servers that had not its adapter
+
+
+class VLLMWeak(BaseChatOpenAI):
+    """A small model on vLLM servers, whose adapter follows a registry while it runs.
+
+    Everything that langchain-openai does for a chat completion works: streaming, tools, structured
+    output, `n`, logprobs, seed, usage. A promotion loads the new version on every server under a
+    name of its own and has each write one token with it; only then do new requests use it. A
+    request finishes on the version it began with, and every message says which one that was
+    (`weak_version` in `response_metadata`). A server that was restarted gets its adapters again,
+    and what it had under way is asked again.
+
+    Start servers with `cowest serve-weak`; see docs/serving.md.
+
+    Args:
+        base_url: a server's OpenAI-compatible URL (…/v1), or several; first and positional.
+        model: the base model's name there; without it, the server is asked at the first call.
+        adapters: the registry to follow; None is the bare base model.
+        adapters_at: where the servers see the registry's folder, if not under its own path; or
+            URL → folder, where they differ.
+        max_lora_rank: the servers' `--max-lora-rank`, to refuse a version before it is sent.
+        max_adapters: versions kept on the servers; unused ones beyond it are unloaded.
+        patience: seconds that requests wait while no server is up.
+        max_retries: of a request that a server refused for a passing reason (429, 5xx, timeouts).
+
+    Every other field is a default that a call may override: `weak.invoke(x, temperature=0)`,
+    `weak.bind(adapter="v0003")`. `adapter="base"` is the bare base model.
+
+    Example:
+        weak = VLLMWeak("http://127.0.0.1:8000/v1", adapters=registry)
+        weak.invoke("Which vitamin comes only from animal sources?", temperature=0)
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+
+    urls: list[str] = Field(min_length=1)
+    adapters: AdapterRegistry | None = None
+    adapters_at: str | Mapping[str, str] | None = None
+    max_lora_rank: int | None = None
+    max_adapters: int = Field(default=4, ge=1)
+    patience: float = Field(default=180.0, ge=0)
+    model_name: str = Field(default="", alias="model")
+    # The paper's sampling, Appendix B.2.
+    temperature: float | None = 1.0
+    top_p: float | None = 0.9
+    max_tokens: int | None = 1028
+    top_k: int | None = None
+    max_retries: int | None = 3
+    stream_usage: bool | None = True
+    use_responses_api: bool | None = False
+    # A server of one's own wants no key of OpenAI's, and shall not be sent it.
+    openai_api_key: Any = Field(default=SecretStr("none"), alias="api_key")
+
+    _loading: Any = PrivateAttr(default_factory=threading.Lock)
+    _live: _Live | None = PrivateAttr(default=None)
+    _closed: bool = PrivateAttr(default=False)
+    _placed: Placed | None = PrivateAttr(default=None)  # of a copy that is at a server
+
+    def __init__(self, base_url: str | Sequence[str] | None = None, **kwargs: Any) -> None:
+        given = [base_url] if isinstance(base_url, str) else list(base_url or kwargs["urls"])
+        kwargs["urls"] = [str(url).rstrip("/") for url in given]
+        super().__init__(**{**kwargs, "base_url": kwargs["urls"][0]})
+
+    # --- life ---
+
+    def load(self) -> VLLMWeak:
+        """Ask the servers what they serve, and wait until new requests use the registry's choice.
+
+        Raises:
+            ConnectionError: when a server cannot be reached.
+            LookupError: when it serves no such base model.
+            ValueError: when the chosen adapter is for another base, damaged, or refused.
+        """
+        with self._loading:
+            if self._closed:
+                raise RuntimeError("this weak model is closed; make a new one")
+            if self._live is None:
+                self._live = _Live(self)
+                self.model_name = self._live.base.served_as
+            else:
+                self._live.versions.catch_up()
+        return self
+
+    def close(self) -> None:
+        """Follow the registry no longer. The servers keep what they have."""
+        with self._loading:
+            self._closed = True
+            live, self._live = self._live, None
+        if live is not None:
+            live.close()
+
+    def __enter__(self) -> VLLMWeak:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def version(self) -> str:
+        """The version in use; "base" when none is chosen."""
+        if self._live is not None:
+            return self._live.versions.serving
+        return (self.adapters.current if self.adapters is not None else None) or BASE
+
+    @property
+    def shadow(self) -> str | None:
+        """The candidate that drafts beside the version in use, once the servers have it."""
+        return self._live.versions.shadow if self._live is not None else None
+
+    def choose(self, key: str | None = None) -> str:
+        """The version for a new request: the one in use, or a candidate by its share.
+
+        Args:
+            key: what sticks to its version, such as a thread id; None for a draw of its own.
+        """
+        return self._ready().versions.choose(key)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The servers behind, for their counters; asks them first if need be."""
+        return self._ready().fleet
+
+    def _ready(self) -> _Live:
+        live = self._live
+        if live is None:
+            self.load()
+            live = self._live
+        assert live is not None
+        return live
+
+    async def _aready(self) -> _Live:
+        return self._live or await asyncio.to_thread(self._ready)
+
+    # --- LangChain ---
+
+    @property
+    def _llm_type(self) -> str:
+        return "cowest-vllm-weak"
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """No: it holds a registry and connections."""
+        return False
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What a cached answer depends on: with the version, so that a swap is not cached away."""
+        return {**super()._identifying_params, "top_k": self.top_k, "weak_version": self.version}
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with _Turn(self._ready(), kwargs.pop("adapter", None)) as turn:
+            turn.placed = turn.lease.result()
+            while True:
+                try:
+                    at = turn.at(self)
+                    return BaseChatOpenAI._generate(at, messages, stop, run_manager, **kwargs)
+                except Exception as error:
+                    turn.after(error).result()
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with _Turn(await self._aready(), kwargs.pop("adapter", None)) as turn:
+            turn.placed = await asyncio.wrap_future(turn.lease)
+            while True:
+                try:
+                    at = turn.at(self)
+                    return await BaseChatOpenAI._agenerate(
+                        at, messages, stop, run_manager, **kwargs
+                    )
+                except Exception as error:
+                    await asyncio.wrap_future(turn.after(error))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        with _Turn(self._ready(), kwargs.pop("adapter", None)) as turn:
+            turn.placed = turn.lease.result()
+            while True:
+                try:
+                    at = turn.at(self)
+                    for chunk in BaseChatOpenAI._stream(at, messages, stop, run_manager, **kwargs):
+                        turn.begun = True
+                        yield chunk
+                    return
+                except Exception as error:
+                    turn.after(error).result()
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with _Turn(await self._aready(), kwargs.pop("adapter", None)) as turn:
+            turn.placed = await asyncio.wrap_future(turn.lease)
+            while True:
+                try:
+                    chunks = BaseChatOpenAI._astream(
+                        turn.at(self), messages, stop, run_manager, **kwargs
+                    )
+                    async for chunk in chunks:
+                        turn.begun = True
+                        yield chunk
+                    return
+                except Exception as error:
+                    await asyncio.wrap_future(turn.after(error))
+
+    def _get_request_payload(
+        self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """vLLM's own sampling arguments go into the extra part; no top-k is said as such, since a
+        server may have a default of its own."""
+        own = {name: kwargs.pop(name) for name in _VLLM_OWN if name in kwargs}
+        if own.get("top_k") is None:
+            own["top_k"] = self.top_k or -1
+        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        payload["extra_body"] = {**own, **(payload.get("extra_body") or {})}
+        return payload
+
+    def _create_chat_result(
+        self, response: Any, generation_info: dict[str, Any] | None = None
+    ) -> ChatResult:
+        result = super()._create_chat_result(response, generation_info)
+        placed = self._placed
+        if placed is not None:
+            for generation in result.generations:
+                generation.message.response_metadata["weak_version"] = placed.version
+            about = {"model_name": self._base_name, "weak_version": placed.version}
+            result.llm_output = {**(result.llm_output or {}), **about}
+        return result
