@@ -7,16 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "card.json"
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _LEFT_OUT = {"training_args.bin"}  # what transformers' trainers leave beside every saved adapter
+
+
+class Card(TypedDict, total=False):
+    """What is known of a version. Missing is None, never 0; keys beside these are kept."""
+
+    name: str
+    kind: str | None  # sft, dpo, …
+    parents: list[str]  # the versions it was trained from
+    base: str | None  # the base model's name
+    base_hash: str | None  # `base_fingerprint` of the base model
+    rows_hash: str | None  # of the rows it was trained on
+    hyperparameters: dict[str, Any]
+    versions: dict[str, str]  # of the libraries
+    metrics: dict[str, Any]
+    backend: str | None
+    created_at: str  # ISO 8601, UTC
 
 
 def base_fingerprint(model_folder: str | Path) -> str:
@@ -110,6 +129,11 @@ def _check_weights(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ValueError: when there is no file, or no JSON object in it.
+    """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -121,3 +145,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, not {type(content).__name__}")
     return content
+
+
+def full_card(version: str, card: Mapping[str, Any] | None, config: Mapping[str, Any]) -> Card:
+    """A card with all fields: what was given, and what adapter_config.json says of the base."""
+    given = dict(card or {})
+    empty: Card = {
+        "name": version,
+        "kind": None,
+        "parents": [],
+        "base": config.get("base_model_name_or_path"),
+        "base_hash": None,
+        "rows_hash": None,
+        "hyperparameters": {},
+        "versions": {},
+        "metrics": {},
+        "backend": None,
+        "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    full: Card = {**empty, **given, "name": version}  # type: ignore[typeddict-item]
+    return full

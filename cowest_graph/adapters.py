@@ -13,24 +13,24 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
-
-from typing_extensions import TypedDict
 
 from cowest_graph.adapter_folders import (
     CARD,
     CONFIG,
     WEIGHTS,
+    Card,
     base_fingerprint,
     check_folder,
     files,
+    full_card,
     is_version,
     read_json,
 )
-from cowest_graph.choices import BASE, Choice, Chosen
+from cowest_graph.choice_files import REPAIR, ChoiceFiles, replace_file, sync
+from cowest_graph.choices import BASE, Choice, Chosen, replayed
 
 __all__ = [
     "BASE",
@@ -47,22 +47,6 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NUMBERED = re.compile(r"v(\d+)")
-
-
-class Card(TypedDict, total=False):
-    """What is known of a version. Missing is None, never 0; keys beside these are kept."""
-
-    name: str
-    kind: str | None  # sft, dpo, …
-    parents: list[str]  # the versions it was trained from
-    base: str | None  # the base model's name
-    base_hash: str | None  # `base_fingerprint` of the base model
-    rows_hash: str | None  # of the rows it was trained on
-    hyperparameters: dict[str, Any]
-    versions: dict[str, str]  # of the libraries
-    metrics: dict[str, Any]
-    backend: str | None
-    created_at: str  # ISO 8601, UTC
 
 
 class AdapterRegistry:
@@ -85,10 +69,10 @@ class AdapterRegistry:
     def __init__(self, folder: str | Path, *, base: str | Path | None = None) -> None:
         self.folder = Path(folder)
         self.base = None if base is None else Path(base)
-        self._cached: tuple[tuple[int, int, int], Chosen] | None = None  # file stamp, choice
+        self._files = ChoiceFiles(self.folder)
 
     def __repr__(self) -> str:
-        return f"AdapterRegistry({str(self.folder)!r}, current={self.current!r})"
+        return f"AdapterRegistry({str(self.folder)!r})"
 
     # --- what there is ---
 
@@ -116,6 +100,11 @@ class AdapterRegistry:
         """
         _check_name(name)
         if name not in self:
+            if self._at(name).is_dir() and not self._at(name).is_symlink():
+                raise LookupError(
+                    f"{self._at(name)} is not whole, as if its copy had broken off; delete the "
+                    "folder, and add the adapter again from its source"
+                )
             there_are = ", ".join(self.names()) or "none yet"
             raise LookupError(f"no adapter {name!r} in {self.folder}/; there are: {there_are}")
         return self._at(name)
@@ -138,12 +127,12 @@ class AdapterRegistry:
         Raises:
             ValueError: when the choice file is damaged.
         """
-        return self._chosen.current
+        return self._files.chosen.current
 
     @property
     def routes(self) -> dict[str, float]:
         """The share of drafts of each candidate, in (0, 1]; the rest is `current`'s. As cheap."""
-        return dict(self._chosen.routes)
+        return dict(self._files.chosen.routes)
 
     @property
     def shadow(self) -> str | None:
@@ -151,7 +140,7 @@ class AdapterRegistry:
 
         "base" is the bare base model.
         """
-        return self._chosen.shadow
+        return self._files.chosen.shadow
 
     def choose(self, key: str | None = None) -> str | None:
         """The version for one draft: a candidate, by its share, or the chosen version. As cheap.
@@ -166,7 +155,7 @@ class AdapterRegistry:
         Raises:
             ValueError: when the choice file is damaged.
         """
-        chosen = self._chosen
+        chosen = self._files.chosen
         candidate = chosen.candidate(key)
         if candidate is None:
             return chosen.current
@@ -190,8 +179,8 @@ class AdapterRegistry:
             ValueError: for one whose folder is damaged, and when the choice file is.
         """
         with self._locked():
-            chosen = self._read_choice()
-            self._write_choice("promote", chosen.promote(self._checked(name)), chosen.current)
+            chosen = self._files.read()
+            self._files.write("promote", chosen.promote(self._checked(name)), chosen.current)
 
     def rollback(self) -> str | None:
         """Go back to what was chosen before the last promotion; None is the bare base model.
@@ -203,9 +192,9 @@ class AdapterRegistry:
             ValueError: when the choice file is damaged.
         """
         with self._locked():
-            chosen = self._read_choice()
+            chosen = self._files.read()
             back = chosen.rollback()
-            self._write_choice("rollback", back, chosen.current)
+            self._files.write("rollback", back, chosen.current)
         return back.current
 
     def route(self, shares: Mapping[str, float], *, shadow: str | None = None) -> None:
@@ -224,25 +213,94 @@ class AdapterRegistry:
             LookupError: for a version that there is not.
             ValueError: for impossible shares, for the chosen version itself, for a version whose
                 folder is damaged, and when the choice file is damaged.
-
-        Example:
-            >>> AdapterRegistry("adapters").route({"v0007": 0.1})
-            Traceback (most recent call last):
-            LookupError: no adapter 'v0007' in adapters/; there are: none yet
         """
         with self._locked():
             for name in [*shares, *([shadow] if shadow is not None else [])]:
                 self._checked(name)
-            chosen = self._read_choice()
-            self._write_choice("route", chosen.route(shares, shadow), chosen.current)
+            chosen = self._files.read()
+            self._files.write("route", chosen.route(shares, shadow), chosen.current)
 
     def history(self) -> list[Choice]:
-        """Every promotion, rollback, route and deletion, the oldest first."""
+        """Every promotion, rollback, route, deletion and repair, the oldest first.
+
+        Raises:
+            ValueError: when lines of the file are damaged.
+        """
+        return self._files.history()
+
+    # --- what a crash left behind ---
+
+    def damage(self) -> list[str]:
+        """What is wrong in the folder, and what to do about each; empty when all is well."""
+        found = []
         try:
-            lines = self._history_file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+            chosen = self._files.read()
+        except ValueError as error:
+            found.append(str(error))
+            chosen = Chosen()
+        whole = self._whole()
+        missing = sorted(chosen.names() - whole)
+        found += [
+            f"{name} is in use, and its folder is gone or damaged; {REPAIR}" for name in missing
+        ]
+        try:
+            self.history()
+        except ValueError as error:
+            found.append(str(error))
+        if broken := sorted({path.name for path in self._folders()} - whole):
+            found.append(
+                f"not whole: {', '.join(broken)}; delete these folders, and add the adapters again "
+                "from their source"
+            )
+        if self._leftovers():
+            found.append(f"copies that broke off take up room; {REPAIR}")
+        return found
+
+    def repair(self) -> list[str]:
+        """Set the choice and the history right; what was done.
+
+        A damaged choice is read from the history again, a version that cannot be used gives way to
+        the one before it, lines of the history that cannot be read are dropped (the damaged file is
+        kept beside), and copies that broke off are removed. Folders of versions are left alone.
+        """
+        done = []
+        with self._locked():
+            history, damaged = self._files.legible()
+            whole = self._whole()
+            try:
+                before: Chosen | None = self._files.read()
+            except ValueError:
+                done.append(f"kept the damaged choice as {self._files.put_aside()}")
+                before = None
+            if damaged:
+                done.append(f"kept the damaged history as {self._files.rewrite(history)}")
+            chosen = (replayed(history, whole) if before is None else before).within(whole)
+            if chosen != before:
+                previous = before.current if before is not None else None
+                self._files.write("repair", chosen, previous)
+                done.append(f"in use now: {chosen.current or 'the bare base model'}")
+            for path in self._leftovers():
+                shutil.rmtree(path, ignore_errors=True)
+                done.append(f"removed a copy that broke off: {path.name}")
+        return done
+
+    def _whole(self) -> set[str]:
+        """The versions that can be used."""
+        found = set()
+        for name in self.names():
+            with suppress(ValueError):
+                check_folder(self._at(name))
+                found.add(name)
+        return found
+
+    def _folders(self) -> list[Path]:
+        if not self.folder.is_dir():
             return []
-        return [json.loads(line) for line in lines if line.strip()]
+        entries = (path for path in self.folder.iterdir() if not path.name.startswith("."))
+        return [path for path in entries if path.is_dir() and not path.is_symlink()]
+
+    def _leftovers(self) -> list[Path]:
+        return [*self.folder.glob(".new-*"), *self.folder.glob(".gone-*")]
 
     # --- what comes and goes ---
 
@@ -276,7 +334,7 @@ class AdapterRegistry:
                     f"the name {version!r} is taken in {self.folder}/; choose another one, "
                     f"or delete({version!r}) first"
                 )
-            self._copy_in(source, version, _full_card(version, card, config))
+            self._copy_in(source, version, full_card(version, card, config))
         return version
 
     def delete(self, name: str) -> None:
@@ -288,7 +346,7 @@ class AdapterRegistry:
         """
         with self._locked():
             path = self.path(name)
-            chosen = self._read_choice()
+            chosen = self._files.read()
             if name == chosen.current:
                 raise ValueError(
                     f"{name!r} is the chosen adapter; promote another one or roll back first"
@@ -298,10 +356,11 @@ class AdapterRegistry:
                     f"{name!r} is a candidate (routed to, or the shadow); route({{}}) ends that"
                 )
             if name in chosen.before:  # no rollback may lead to what is gone
-                self._replace_json(self._choice_file, chosen.without(name).as_json())
+                self._files.replace(chosen.without(name))
             trash = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.folder))
             os.replace(path, trash / name)
-            self._log("delete", name, chosen.current, chosen)  # so that no name is given twice
+            # So that no name is given twice.
+            self._files.log("delete", name, chosen.current, chosen)
         shutil.rmtree(trash)
 
     def _copy_in(self, source: Path, version: str, card: Card) -> None:
@@ -313,12 +372,12 @@ class AdapterRegistry:
                 copy = target / file.relative_to(source)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
-                _fsync(copy)
-            self._replace_json(target / CARD, card)
+                sync(copy)
+            replace_file(target / CARD, json.dumps(card, indent=1, ensure_ascii=False))
             check_folder(target)  # what was checked is what was copied
-            _fsync(target)
+            sync(target)
             os.replace(target, self._at(version))
-            _fsync(self.folder)
+            sync(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -341,41 +400,13 @@ class AdapterRegistry:
     def _next_name(self) -> str:
         numbers = (_NUMBERED.fullmatch(entry.name) for entry in self.folder.iterdir())
         taken = [int(found[1]) for found in numbers if found]
-        seen = (_NUMBERED.fullmatch(line["version"] or "") for line in self.history())
-        return f"v{max([*taken, *(int(found[1]) for found in seen if found)], default=0) + 1:04d}"
+        # Also of a damaged history: no name is given twice.
+        return f"v{max([*taken, *self._files.numbers()], default=0) + 1:04d}"
 
     # --- the files behind ---
 
     def _at(self, name: str) -> Path:
         return self.folder / name
-
-    @property
-    def _choice_file(self) -> Path:
-        return self.folder / "current.json"
-
-    @property
-    def _history_file(self) -> Path:
-        return self.folder / "history.jsonl"
-
-    @property
-    def _chosen(self) -> Chosen:
-        try:
-            stat = os.stat(self._choice_file)
-        except FileNotFoundError:
-            return Chosen()
-        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        cached = self._cached
-        if cached is None or cached[0] != stamp:
-            self._cached = cached = (stamp, self._read_choice())
-        return cached[1]
-
-    def _read_choice(self) -> Chosen:
-        if not self._choice_file.exists():
-            return Chosen()
-        try:
-            return Chosen.from_json(read_json(self._choice_file))
-        except ValueError as error:
-            raise ValueError(f"{self._choice_file} is damaged: {error}") from error
 
     def _checked(self, name: str) -> str | None:
         """A version that can be used; None is the bare base model."""
@@ -383,35 +414,6 @@ class AdapterRegistry:
             return None
         check_folder(self.path(name))
         return name
-
-    def _write_choice(self, action: str, chosen: Chosen, previous: str | None) -> None:
-        self._replace_json(self._choice_file, chosen.as_json())
-        self._log(action, chosen.current, previous, chosen)
-
-    def _log(self, action: str, version: str | None, previous: str | None, now: Chosen) -> None:
-        line = Choice(
-            at=_now(),
-            action=action,
-            version=version,
-            previous=previous,
-            routes=dict(now.routes),
-            shadow=now.shadow,
-        )
-        with self._history_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _replace_json(self, path: Path, content: Mapping[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=".", suffix=".json", dir=self.folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -431,34 +433,3 @@ def _check_name(name: str) -> None:
             f"{name!r} cannot name an adapter: use letters, digits, '.', '_' and '-', "
             "beginning with a letter or digit"
         )
-
-
-def _full_card(version: str, card: Mapping[str, Any] | None, config: Mapping[str, Any]) -> Card:
-    given = dict(card or {})
-    empty: Card = {
-        "name": version,
-        "kind": None,
-        "parents": [],
-        "base": config.get("base_model_name_or_path"),
-        "base_hash": None,
-        "rows_hash": None,
-        "hyperparameters": {},
-        "versions": {},
-        "metrics": {},
-        "backend": None,
-        "created_at": _now(),
-    }
-    full: Card = {**empty, **given, "name": version}  # type: ignore[typeddict-item]
-    return full
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

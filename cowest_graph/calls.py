@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableLambda
-from langgraph.errors import NodeError
+from langgraph.errors import GraphBubbleUp, NodeError
 from langgraph.types import Command
 
 from cowest_graph.evaluators import Evaluation, keywords, whole
@@ -40,7 +40,7 @@ def model_call(
     Args:
         chain: from the state to a message.
         key: the state key of the message.
-        role: draft, refine or solo.
+        role: draft, refine, solo or shadow.
         journal: where to keep the result; the state then holds `key`, perhaps `index`, and what an
             earlier run `finished`.
     """
@@ -89,13 +89,36 @@ def keep_failure(role: str, key: str, then: str) -> Callable[..., Command[str]]:
         kind = failure_kind(error.error)
         if kind in FATAL:
             raise error.error
-        text = f"{type(error.error).__name__}: {error.error}"[:500]
-        record = CallRecord(role=role, failure=kind, error=text)
+        record = failed_call(role, error.error)
         return Command(update={key: None, "calls": [record]}, goto=then)
 
     # LangGraph injects the error by its annotation, which must be the class itself.
     handle.__annotations__["error"] = NodeError
     return handle
+
+
+def failed_call(role: str, error: BaseException) -> CallRecord:
+    """The record of a call that raised."""
+    text = f"{type(error).__name__}: {error}"[:500]
+    return CallRecord(role=role, failure=failure_kind(error), error=text)
+
+
+def seen_failing(
+    node: Runnable[Any, Any], see: Callable[[Mapping[str, Any], Exception], None]
+) -> Runnable[Any, Any]:
+    """The node; a failure is shown to `see` with the state, and raised all the same.
+
+    Not an error handler: with a checkpointer, LangGraph would run the handler again on resumption
+    instead of the node that failed.
+    """
+
+    def raised(state: Mapping[str, Any]) -> None:
+        error: Exception = state["_raised"]
+        if not isinstance(error, GraphBubbleUp):  # an interrupt is no failure
+            see({key: value for key, value in state.items() if key != "_raised"}, error)
+        raise error
+
+    return node.with_fallbacks([in_place(raised)], exception_key="_raised")
 
 
 def slot(state: Mapping[str, Any], key: str) -> str:

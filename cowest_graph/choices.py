@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired
 
@@ -21,7 +21,7 @@ class Choice(TypedDict):
     """One line of the history. None is the bare base model."""
 
     at: str  # ISO 8601, UTC
-    action: str  # promote, rollback, route, or delete
+    action: str  # promote, rollback, route, delete, or repair
     version: str | None  # chosen now; with delete, what is gone
     previous: str | None  # chosen before
     routes: NotRequired[dict[str, float]]  # in effect now
@@ -35,7 +35,7 @@ class Chosen:
     Args:
         current: the chosen version; None is the bare base model.
         before: what rollbacks lead to, the nearest last.
-        routes: the share of drafts, above 0 and up to 1, of each candidate; the rest is `current`'s.
+        routes: the share of drafts, in (0, 1], of each candidate; the rest is `current`'s.
         shadow: the version that drafts beside the one in use, without effect.
     """
 
@@ -98,6 +98,16 @@ class Chosen:
             at -= share
         return None
 
+    def within(self, usable: Container[str]) -> Chosen:
+        """The choice without versions that cannot be used; at the end of the line the bare base."""
+        kept = [name for name in self.before if name is None or name in usable]
+        current = self.current
+        if current is not None and current not in usable:
+            current = kept.pop() if kept else None
+        routes = {n: share for n, share in self.routes.items() if n == BASE or n in usable}
+        shadow = self.shadow if self.shadow == BASE or self.shadow in usable else None
+        return Chosen(current, tuple(kept), routes, shadow)._settled()
+
     def names(self) -> set[str]:
         """The versions in use now: chosen, routed, or shadow; without the bare base."""
         named: Iterable[str | None] = (self.current, *self.routes, self.shadow)
@@ -143,25 +153,23 @@ def replayed(history: Iterable[Mapping[str, Any]], known: Iterable[str]) -> Chos
         history: lines as `Choice`, the oldest first; what is no such line is passed over.
         known: the versions there are.
     """
-    chosen, there = Chosen(), {*known, None}
+    there = {*known, BASE}
+    chosen = Chosen()
     for line in history:
         version = line.get("version")
-        if version not in there:
+        if version is not None and version not in there:
             continue
         match line.get("action"):
             case "promote":
                 chosen = chosen.promote(version)
             case "rollback":
-                chosen = chosen.rollback()
-                if chosen.current != version:  # a line before it is lost: the last word counts
-                    chosen = replace(chosen, current=version)
-        routes, shadow = line.get("routes") or {}, line.get("shadow")
-        chosen = replace(
-            chosen,
-            routes={name: share for name, share in routes.items() if name in {*there, BASE}},
-            shadow=shadow if shadow in {*there, BASE} else None,
-        )
-    return chosen
+                back = chosen.rollback()
+                # Where a line before it is lost, the last word counts.
+                chosen = back if back.current == version else replace(chosen, current=version)
+            case "repair":
+                chosen = replace(chosen, current=version)
+        chosen = replace(chosen, routes=line.get("routes") or {}, shadow=line.get("shadow"))
+    return chosen.within(there)
 
 
 def _name(value: Any) -> str | None:

@@ -2,11 +2,13 @@
 
 Knows nodes and edges. Knows no training and no particular model: `weak` and `strong` are any
 LangChain chat models. A weak model with a `version` (see `LocalWeak`) is pinned to it for one pass,
-so that a promotion never mixes adapters within a trace.
+so that a promotion never mixes adapters within a trace; one that can `choose` is asked for the
+version of the pass's thread, so that a conversation stays with its candidate.
 """
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,23 +16,35 @@ from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Overwrite, RetryPolicy, Send
 
-from cowest_graph.calls import evaluation_call, in_place, keep_failure, model_call, part_of
+from cowest_graph.calls import (
+    evaluation_call,
+    failed_call,
+    in_place,
+    keep_failure,
+    model_call,
+    part_of,
+    seen_failing,
+)
 from cowest_graph.evaluators import Evaluator, as_evaluator, evaluator_name, model_name
 from cowest_graph.prompts import Prompts, draft_prompt, readable, text_of
+from cowest_graph.shadows import Shadows
 from cowest_graph.state import (
     Answered,
     Attempted,
+    CallRecord,
     Collaboration,
     Collected,
     Collection,
     Query,
     TriedAttempt,
 )
-from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
+from cowest_graph.traces import Attempt, Call, Token, Trace, TraceStore, trace_key
+
+log = logging.getLogger(__name__)
 
 ChatModel = Runnable[LanguageModelInput, Any]
 Chain = Runnable[Any, Any]
@@ -49,6 +63,7 @@ def create_collaboration(
     style: str = "chain_of_thought",
     prompts: Prompts | None = None,
     domain: str | None = None,
+    shadow: str | None = None,
 ) -> StateGraph[Collaboration, None, Query, Answered]:
     """Collaborative inference (paper, Algorithm 2): draft, refine, perhaps evaluate, record.
 
@@ -56,10 +71,14 @@ def create_collaboration(
         weak: π_w, any chat model.
         strong: π_s, any chat model.
         evaluator: scores the answer; when it fails, the score is None and the answer stands.
-        traces: where each collaboration is recorded, as a trace of kind "inference".
+        traces: where each collaboration is recorded, as a trace of kind "inference"; one whose
+            draft or answer failed, too.
         style: draft style: answer, knowledge, or chain_of_thought.
         prompts: your own wording; overrides `style`.
         domain: a name kept in the traces, unless the input brings one.
+        shadow: an adapter that drafts each query, too, after the answer and in the background (see
+            `Shadows`): its draft is in the trace and never used. By default the one that the weak
+            model's registry says (`AdapterRegistry.route`). Without `traces` there is none.
 
     Returns:
         An uncompiled graph from `{"query": …}` (or `{"messages": […]}`, whose last human turn is
@@ -75,10 +94,18 @@ def create_collaboration(
     prompts = prompts or Prompts(draft_prompt(style))
     facts = _Facts(weak, strong, evaluator, prompts, style, domain, num_drafts=1)
     graph = StateGraph(Collaboration, input_schema=Query, output_schema=Answered)
-    graph.add_node("begin", facts.begin)
-    graph.add_node("draft", model_call(_drafting(weak, prompts), key="draft", role="draft"))
-    graph.add_node("refine", model_call(_refining(strong, prompts), key="answer", role="refine"))
-    graph.add_node("record", _recording_answers(facts, traces))
+    drafting = _drafting(weak, prompts)
+    draft = model_call(drafting, key="draft", role="draft")
+    refine = model_call(_refining(strong, prompts), key="answer", role="refine")
+    shadows = None
+    if traces is not None:
+        draft = seen_failing(draft, _recording_failures(facts, traces, "draft"))
+        refine = seen_failing(refine, _recording_failures(facts, traces, "refine"))
+        shadows = Shadows(model_call(drafting, key="draft", role="shadow"), traces)
+    graph.add_node("begin", _beginning_pass(facts))
+    graph.add_node("draft", draft)
+    graph.add_node("refine", refine)
+    graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
     graph.add_edge(START, "begin")
     graph.add_edge("begin", "draft")
     graph.add_edge("draft", "refine")
@@ -180,12 +207,12 @@ class _Facts:
     domain: str | None
     num_drafts: int
 
-    def begin(self, state: State) -> Update:
+    def begin(self, state: State, weak_version: str | None) -> Update:
         """Read the query, and pin the weak model's version for this pass."""
         return {
             "query": _query(state),
             "domain": state.get("domain") or self.domain,
-            "weak_version": _version(self.weak),
+            "weak_version": weak_version,
             "calls": Overwrite([]),
         }
 
@@ -221,6 +248,17 @@ def _version(weak: ChatModel) -> str | None:
     """The adapter a call of this model would use: a bound one, or what it says itself."""
     bound: str | None = _setting(weak, "adapter")
     return bound or getattr(weak, "version", None)
+
+
+def _chosen(weak: ChatModel, config: RunnableConfig) -> str | None:
+    """The adapter for one pass: of a candidate, where the pass's thread falls into its share."""
+    bound: str | None = _setting(weak, "adapter")
+    choose = getattr(weak, "choose", None)
+    if bound is not None or choose is None:
+        return _version(weak)
+    thread = config.get("configurable", {}).get("thread_id")
+    chosen: str | None = choose(None if thread is None else str(thread))
+    return chosen
 
 
 def _setting(model: ChatModel, name: str) -> Any:
@@ -261,12 +299,25 @@ def _refining(strong: ChatModel, prompts: Prompts) -> Chain:
     return seen | prompts.refine | strong | in_place(readable)
 
 
-def _recording_answers(facts: _Facts, traces: TraceStore | None) -> Thinking:
+def _beginning_pass(facts: _Facts) -> Thinking:
+    def begin(state: State, config: RunnableConfig) -> Update:
+        # A pass that fails and is resumed is one trace, so it has its key from the start.
+        return {**facts.begin(state, _chosen(facts.weak, config)), "key": uuid.uuid4().hex}
+
+    return begin
+
+
+def _recording_answers(
+    facts: _Facts, traces: TraceStore | None, shadows: Shadows | None, shadow: str | None
+) -> Thinking:
     def record(state: State) -> Update:
         if traces is not None:
-            attempt = _attempt_of(state, index=0)
-            kind = {"kind": "inference", "key": uuid.uuid4().hex}
-            traces.record(facts.trace(state, attempts=[attempt], **kind))
+            trace = _inference(facts, state, [])
+            candidate = shadow or getattr(facts.weak, "shadow", None)
+            if shadows is None or candidate in (None, trace.attempts[0].weak_version):
+                traces.record(trace)
+            else:
+                shadows.record(trace, candidate)
         if not state.get("messages"):
             return {}
         # The next turn of this conversation brings its own query.
@@ -275,9 +326,26 @@ def _recording_answers(facts: _Facts, traces: TraceStore | None) -> Thinking:
     return record
 
 
+def _recording_failures(
+    facts: _Facts, traces: TraceStore, role: str
+) -> Callable[[State, Exception], None]:
+    def record(state: State, error: Exception) -> None:
+        try:
+            traces.record(_inference(facts, state, [failed_call(role, error)]))
+        except Exception as lost:  # the error that is raised is the model's
+            log.warning("a failed %s was not recorded: %s", role, lost)
+
+    return record
+
+
+def _inference(facts: _Facts, state: State, failed: list[CallRecord]) -> Trace:
+    attempt = _attempt_of({**state, "calls": [*state["calls"], *failed]}, index=0)
+    return facts.trace(state, attempts=[attempt], kind="inference", key=state["key"])
+
+
 def _beginning_collection(facts: _Facts, traces: TraceStore) -> Thinking:
     def begin(state: State) -> Update:
-        update = facts.begin(state)
+        update = facts.begin(state, _version(facts.weak))
         key = trace_key(**facts.of({**state, **update}))
         known = traces.get(key)
         done = known.model_dump(mode="json") if known and known.complete else None
@@ -331,8 +399,20 @@ def _attempt_of(state: State, index: int) -> Attempt:
         answer=_text(state.get("answer")),
         score=state.get("score"),
         weak_version=stamp or state.get("weak_version"),
+        tokens=_tokens(draft),
         calls=[Call(**call) for call in state["calls"]],
     )
+
+
+def _tokens(message: AIMessage | None) -> list[Token] | None:
+    """The tokens of a draft with their log-probabilities, as OpenAI's clients tell them."""
+    told = (message.response_metadata.get("logprobs") if message is not None else None) or {}
+    if not told.get("content"):
+        return None
+    return [
+        Token(token=each["token"], logprob=each.get("logprob"), id=each.get("id"))
+        for each in told["content"]
+    ]
 
 
 def _text(message: AIMessage | None) -> str | None:

@@ -21,7 +21,7 @@ Reference = str | list[str]
 class CallRecord(TypedDict, total=False):
     """One finished or failed model call, as plain data. Missing is None, never 0."""
 
-    role: str  # draft, refine, solo, evaluate
+    role: str  # draft, refine, solo, evaluate, shadow
     model: str | None
     weak_version: str | None  # adapter that wrote a draft
     input_tokens: int | None
@@ -45,6 +45,7 @@ class Query(TypedDict, total=False):
 class Collaboration(Query, total=False):
     """The state of one draft → refine → evaluate pass."""
 
+    key: str  # of the pass's trace
     weak_version: str | None  # which adapter of π_w drafts; pinned when the pass begins
     draft: AIMessage | None  # y
     answer: AIMessage | None  # y*
@@ -70,7 +71,6 @@ class Attempted(TypedDict, total=False):
 class TriedAttempt(Collaboration, Attempted, total=False):
     """The state of one of the K attempts of a collection."""
 
-    key: str  # of the trace it belongs to
     index: int  # in sampling order, from 0
     finished: dict[str, Any]  # slot → part: calls that an interrupted run already paid for
 

@@ -1,222 +1,59 @@
-"""What a collaboration left behind: Call, Attempt, Trace, and the TraceStore that keeps them.
+"""Traces kept and counted: the TraceStore over SQLite or PostgreSQL, JSONL and `datasets`.
 
-Knows records, SQL and files: one code path for SQLite and PostgreSQL, JSONL and `datasets` in and
-out. Knows no model, no graph and no trainer; a trace carries an adapter's name, nothing more.
+Knows tables and files; one code path for both databases. Knows no model, no graph and no trainer; a
+trace carries an adapter's name, nothing more.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import os
-import re
-import sqlite3
-import threading
-import time
-import weakref
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
+from pydantic import ValidationError
+
+from cowest_graph.databases import Database, foreign
+from cowest_graph.records import (
+    SCHEMA_VERSION,
+    Attempt,
+    Call,
+    Kind,
+    Shadow,
+    Token,
+    Trace,
+    trace_key,
 )
-from sqlalchemy.exc import ArgumentError, StatementError
+from cowest_graph.summaries import Summary, Traffic, VersionSummary
 
 if TYPE_CHECKING:
     import datasets
 
-    from cowest_graph.state import Reference
+__all__ = [
+    "SCHEMA_VERSION",
+    "Attempt",
+    "BadRow",
+    "Call",
+    "Imported",
+    "Kind",
+    "Shadow",
+    "Summary",
+    "Token",
+    "Trace",
+    "TraceStore",
+    "Traffic",
+    "VersionSummary",
+    "trace_key",
+]
 
-SCHEMA_VERSION = 1
-"""The version of a trace's fields and of the store's tables; a newer one is refused."""
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-
-
-def _storable(value: object) -> object:
-    # PostgreSQL takes no NUL and UTF-8 no lone surrogate, and models do write both: a text that
-    # was paid for is kept with U+FFFD in their place rather than refused.
-    return _UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("the query is empty")
-    return value
-
-
-def _known(version: int) -> int:
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"schema version {version}; this release reads version {SCHEMA_VERSION}")
-    return version
-
-
-_Text = Annotated[str, BeforeValidator(_storable)]
-Kind = Literal["collection", "inference"]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Call(_Record):
-    """One finished or failed model call: `state.CallRecord` as it is stored."""
-
-    role: _Text
-    """draft, refine, solo, or evaluate."""
-    model: _Text | None = None
-    weak_version: _Text | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    seconds: FiniteFloat | None = None
-    finish_reason: _Text | None = None
-    failure: _Text | None = None
-    """Its kind (rate_limit, timeout, unparsable, …); None when the call succeeded."""
-    error: _Text | None = None
-
-
-class Attempt(_Record):
-    """One collaboration tried: draft y, answer y*, score E(y*) and gain Δ."""
-
-    index: int = Field(ge=0)
-    draft: _Text | None = None
-    answer: _Text | None = None
-    score: FiniteFloat | None = None
-    gain: FiniteFloat | None = None
-    """Δ; set by the trace that the attempt is part of, whatever it was before."""
-    weak_version: _Text | None = None
-    calls: list[Call] = []
-
-
-class Trace(_Record):
-    """All that one query brought: the solo answer z, its score, and K attempts (Algorithm 1).
-
-    >>> trace = Trace(query="6 + 1?", solo_score=4, attempts=[{"index": 0, "score": 9}])
-    >>> trace.attempts[0].gain
-    5.0
-    """
-
-    schema_version: Annotated[int, AfterValidator(_known)] = SCHEMA_VERSION
-    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    """When the trace was made, in UTC."""
-    kind: Kind = "collection"
-    query: Annotated[_Text, AfterValidator(_not_blank)]
-    """x."""
-    reference: _Text | list[_Text] | None = None
-    """ŷ, or several accepted ones."""
-    explanation: _Text | None = None
-    domain: _Text | None = None
-    weak: _Text | None = None
-    """π_w: the weak model's name; its adapter is `weak_version`."""
-    weak_version: _Text | None = None
-    strong: _Text | None = None
-    """π_s: the strong model's name."""
-    evaluator: _Text | None = None
-    prompts: _Text | None = None
-    """Which wording the models were asked in: a version string."""
-    style: _Text = "chain_of_thought"
-    num_drafts: int = Field(default=1, ge=1)
-    """K."""
-    key: _Text = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in _IDENTITY}))
-    """The identity of the fields above: `trace_key` of them, unless given."""
-    draft_prompt: list[dict[str, _Text]] = []
-    """The messages (role, content) that the weak model was asked; training uses them."""
-    solo: _Text | None = None
-    """z."""
-    solo_score: FiniteFloat | None = None
-    """E(z)."""
-    attempts: list[Attempt] = []
-    """In sampling order, whatever order they finished in; indices are unique."""
-    calls: list[Call] = []
-    """The calls of the solo answer and its evaluation."""
-
-    @field_validator("created_at")
-    @classmethod
-    def _in_utc(cls, value: datetime) -> datetime:
-        return value.astimezone(UTC)
-
-    @field_validator("attempts")
-    @classmethod
-    def _with_gains(cls, attempts: list[Attempt], info: ValidationInfo) -> list[Attempt]:
-        if len({attempt.index for attempt in attempts}) < len(attempts):
-            raise ValueError("two attempts with the same index")
-        solo_score = info.data.get("solo_score")
-        return [
-            attempt.model_copy(update={"gain": _difference(attempt.score, solo_score)})
-            for attempt in sorted(attempts, key=lambda attempt: attempt.index)
-        ]
-
-    def gain(self, attempt: Attempt) -> float | None:
-        """Δ: the collaboration's score less the solo score; None when either is missing."""
-        return _difference(attempt.score, self.solo_score)
-
-    @property
-    def failures(self) -> list[Call]:
-        """The calls that failed: the trace's own, then those of its attempts."""
-        calls = [*self.calls, *(call for attempt in self.attempts for call in attempt.calls)]
-        return [call for call in calls if call.failure is not None]
-
-    @property
-    def complete(self) -> bool:
-        """Whether no call failed and all `num_drafts` attempts are there."""
-        return not self.failures and len(self.attempts) >= self.num_drafts
-
-
-def trace_key(
-    *,
-    query: str,
-    reference: Reference | None,
-    domain: str | None,
-    weak: str | None,
-    weak_version: str | None,
-    strong: str | None,
-    evaluator: str | None,
-    prompts: str | None,
-    style: str,
-    num_drafts: int,
-) -> str:
-    """The identity of a piece of work: SHA-256 (hex) of its arguments as canonical JSON.
-
-    Args:
-        query: x.
-        reference: ŷ; one text and a list of one text are different keys.
-        domain: the domain's name.
-        weak: the weak model's name.
-        weak_version: the adapter's version; None is the bare model.
-        strong: the strong model's name.
-        evaluator: the evaluator's name.
-        prompts: a string that identifies the wording.
-        style: the draft style.
-        num_drafts: K.
-    """
-    identity = json.dumps(locals(), sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()
-
-
-_IDENTITY: tuple[str, ...] = tuple(inspect.signature(trace_key).parameters)
 _Scored = tuple[float | None, float | None]  # an attempt's score and gain
-
-
-def _difference(score: float | None, solo_score: float | None) -> float | None:
-    return None if score is None or solo_score is None else score - solo_score
 
 
 class BadRow(NamedTuple):
@@ -239,62 +76,7 @@ class Imported:
     bad: list[BadRow] = field(default_factory=list)
 
 
-@dataclass
-class VersionSummary:
-    """The traces collected with one weak version; a mean over nothing is None."""
-
-    traces: int = 0
-    mean_score: float | None = None
-    mean_gain: float | None = None
-
-
-@dataclass
-class Summary:
-    """What a store holds, in numbers."""
-
-    traces: int = 0
-    attempts: int = 0
-    helped: int = 0
-    """Attempts with gain > 0."""
-    hurt: int = 0
-    """Attempts with gain ≤ 0, ties among them (the paper's rule)."""
-    ties: int = 0
-    """Attempts with gain 0."""
-    missing_scores: int = 0
-    """Solo answers and attempts of collections that have no score."""
-    incomplete: int = 0
-    """Traces in which a call failed or an attempt is missing."""
-    failures: Counter[str] = field(default_factory=Counter)
-    """Failed calls by kind."""
-    by_weak_version: dict[str | None, VersionSummary] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The counts as plain data; traces without a version stand under an empty name."""
-        plain = asdict(self)
-        versions = {name or "": each for name, each in plain["by_weak_version"].items()}
-        return plain | {"failures": dict(self.failures), "by_weak_version": versions}
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.traces} traces ({self.incomplete} incomplete), {self.attempts} attempts: "
-            f"{self.helped} helped, {self.hurt} hurt (ties among them: {self.ties}), "
-            f"{self.missing_scores} scores missing"
-        ]
-        for name, each in self.by_weak_version.items():
-            score, gain = (
-                "-" if mean is None else f"{mean:.3f}" for mean in (each.mean_score, each.mean_gain)
-            )
-            lines.append(
-                f"{name or 'unversioned'}: {each.traces} traces, mean score {score}, "
-                f"mean gain {gain}"
-            )
-        lines += [f"failed calls, {kind}: {n}" for kind, n in self.failures.most_common()]
-        return "\n".join(lines)
-
-
 _MARKER = {"application": "cowest-graph traces", "schema_version": str(SCHEMA_VERSION)}
-_WRITERS_LOCK = 0x636F7765  # "cowe": PostgreSQL's advisory lock for this store's writers
-_PATIENCE = 30  # seconds to wait for another process that writes
 _PAGE = 100  # traces read in one go
 
 _METADATA = sa.MetaData()
@@ -334,6 +116,26 @@ _ATTEMPTS = sa.Table(
     sa.Column("gain", sa.Double),
     sa.Column("weak_version", sa.Text),
 )
+_FAILURES = sa.Table(  # of attempts and shadows, so that they can be counted without the data
+    "cowest_failures",
+    _METADATA,
+    sa.Column(
+        "trace_key", sa.Text, sa.ForeignKey(_TRACES.c.key, ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("failure", sa.Text, nullable=False),
+    sa.Column("weak_version", sa.Text),
+)
+_SHADOWS = sa.Table(
+    "cowest_shadows",
+    _METADATA,
+    sa.Column(
+        "trace_key", sa.Text, sa.ForeignKey(_TRACES.c.key, ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("weak_version", sa.Text, nullable=False),
+    sa.Column("draft", sa.Text),
+)
 _JOURNAL = sa.Table(
     "journal",
     _METADATA,
@@ -365,23 +167,20 @@ class TraceStore:
 
         Raises:
             ValueError: for a URL of another database, a database that is not ours, or one from a
-                newer version; nothing was changed then.
+                newer version; nothing was changed then. One from an older version is brought up to
+                date, in one transaction.
             FileNotFoundError: when the folder of a SQLite file is missing.
             ImportError: when PostgreSQL's driver is not installed.
             sqlalchemy.exc.DBAPIError: what the database says, with the store's URL.
         """
-        parsed = _url(url)
-        self.url = _masked(parsed)
+        self._database = Database(url)
+        self.url = self._database.url
         """The store's URL, without its password."""
-        self._in_memory = parsed.database == ":memory:"
-        self._lock = threading.Lock()  # one call at a time, so that a fork finds none under way
-        self._engine = _engine(parsed, self.url)
         try:
             self._set_up()
         except BaseException:
             self.close()
             raise
-        _STORES.add(self)
 
     def record(self, trace: Trace) -> None:
         """Insert the trace, or replace the one with its key, and forget the journal of that key.
@@ -479,6 +278,24 @@ class TraceStore:
             summary.mean_gain = _mean(gain for _, gain in attempts[version])
         return total
 
+    def traffic(self) -> dict[str | None, Traffic]:
+        """What each weak version did, counted by the database; None is a model without versions."""
+        found = defaultdict[str | None, Traffic](Traffic)
+        with self._transaction() as connection:
+            for row in connection.execute(_DRAFTED):
+                each = found[row.weak_version]
+                each.drafts, each.scored = row.drafts, row.scored
+                each.mean_score, each.mean_gain = row.mean_score, row.mean_gain
+                each.last_used = _utc(row.last_used)
+            for row in connection.execute(_SHADOWED):
+                each = found[row.weak_version]
+                each.shadow_drafts = row.drafts
+                used = [time for time in (each.last_used, _utc(row.last_used)) if time]
+                each.last_used = max(used, default=None)
+            for row in connection.execute(_FAILED):
+                found[row.weak_version].failures[f"{row.role}: {row.failure}"] = row.times
+        return dict(found)
+
     def to_jsonl(self, path: str | Path) -> int:
         """Write every trace as one JSON line, in order of creation; the number of traces.
 
@@ -535,7 +352,7 @@ class TraceStore:
 
     def close(self) -> None:
         """Close the database; what was written stays."""
-        self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> TraceStore:
         return self
@@ -546,24 +363,16 @@ class TraceStore:
     def __repr__(self) -> str:
         return f"TraceStore({self.url!r})"
 
-    @contextmanager
-    def _transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
-        with self._lock, self._engine.connect() as connection:
-            connection.execution_options(cowest_writes=writes)
-            with connection.begin():
-                yield connection
+    def _transaction(self, *, writes: bool = False) -> AbstractContextManager[sa.Connection]:
+        return self._database.transaction(writes=writes)
 
     def _set_up(self) -> None:
         with self._transaction() as connection:
-            ready = _is_ours(connection, self.url)
-        if not ready:
+            version = _version(connection, self.url)
+        if version != SCHEMA_VERSION:
             with self._transaction(writes=True) as connection:
-                if not _is_ours(connection, self.url):  # another process may have been faster
-                    _METADATA.create_all(connection)
-                    rows = [{"name": name, "value": value} for name, value in _MARKER.items()]
-                    connection.execute(_META.insert(), rows)
-        if self._engine.dialect.name == "sqlite" and not self._in_memory:
-            _use_wal(self._engine)
+                _bring_up_to_date(connection, _version(connection, self.url))
+        self._database.share()
 
     def _page(self, wanted: list[sa.ColumnElement[bool]], last: Trace | None) -> list[Trace]:
         order = sa.tuple_(_TRACES.c.created_at, _TRACES.c.key)
@@ -603,6 +412,26 @@ def _put(connection: sa.Connection, trace: Trace) -> None:
     connection.execute(_TRACES.insert(), _columns(_TRACES, trace) | {"data": data})
     if rows := [_columns(_ATTEMPTS, each) | {"trace_key": trace.key} for each in trace.attempts]:
         connection.execute(_ATTEMPTS.insert(), rows)
+    if trace.shadow is not None:
+        row = {"weak_version": trace.shadow.weak_version, "draft": trace.shadow.draft}
+        connection.execute(_SHADOWS.insert().values(trace_key=trace.key, **row))
+    _put_failures(connection, trace)
+
+
+def _put_failures(connection: sa.Connection, trace: Trace) -> None:
+    failed = [
+        (call, call.weak_version or of.weak_version)
+        for of in [*trace.attempts, *([trace.shadow] if trace.shadow is not None else [])]
+        for call in of.calls
+        if call.failure is not None
+    ]
+    rows = [
+        {"trace_key": trace.key, "number": number, "weak_version": version}
+        | {"role": call.role, "failure": call.failure}
+        for number, (call, version) in enumerate(failed)
+    ]
+    if rows:
+        connection.execute(_FAILURES.insert(), rows)
 
 
 def _columns(table: sa.Table, record: Trace | Attempt) -> dict[str, Any]:
@@ -632,170 +461,92 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-# Opening ------------------------------------------------------------------------------------------
+# Opening and migrating ----------------------------------------------------------------------------
 
 
-def _url(url: str | Path) -> sa.URL:
-    text = str(url)
-    try:
-        parsed = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
-    except ArgumentError:
-        raise ValueError(f"the trace store's URL cannot be read; {_KNOWN_URLS}") from None
-    match parsed.drivername.partition("+")[0]:
-        case "sqlite":
-            return _sqlite_url(parsed)
-        case "postgresql" | "postgres":
-            return parsed.set(drivername="postgresql+psycopg")
-        case other:
-            raise ValueError(f"no trace store over {other!r}; {_KNOWN_URLS}")
-
-
-_KNOWN_URLS = (
-    "there are: sqlite:///traces.db, postgresql+psycopg://user:password@host/database, "
-    "a path (SQLite) and ':memory:'"
-)
-
-
-def _sqlite_url(url: sa.URL) -> sa.URL:
-    if url.database in (None, "", ":memory:"):
-        return url.set(drivername="sqlite", database=":memory:")
-    path = Path(url.database or "").expanduser().absolute()  # a later chdir changes nothing
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} for the trace store; make it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file for the trace store, as traces.db in it")
-    try:
-        # Private from its first moment: traces hold private data. SQLite gives its side files
-        # (-wal, -shm) the same permissions.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        with path.open("rb") as file:
-            if file.read(16) not in (b"", b"SQLite format 3\0"):
-                raise ValueError(_foreign(str(path), "it is no SQLite file")) from None
-    return url.set(drivername="sqlite", database=str(path))
-
-
-def _foreign(store: str, why: str) -> str:
-    return f"{store} is not a trace store: {why}; nothing was changed, give the traces another one"
-
-
-def _masked(url: sa.URL) -> str:
-    hidden = {name: "***" for name in url.query if "password" in name}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
-
-
-def _engine(url: sa.URL, masked: str) -> sa.Engine:
-    options: dict[str, Any] = {"hide_parameters": True}  # errors are logged, queries are private
-    if url.database == ":memory:":
-        options |= {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
-    elif url.get_backend_name() == "sqlite":
-        options |= {"connect_args": {"timeout": _PATIENCE, "check_same_thread": False}}
-    else:
-        # Pinged, for a server may restart; READ COMMITTED, for a writer that waited must see what
-        # it waited for.
-        options |= {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
-    try:
-        engine = sa.create_engine(url, **options)
-    except ImportError as error:
-        raise ImportError(
-            f"{masked} needs PostgreSQL's driver: pip install 'cowest-graph[postgres]'"
-        ) from error
-    sa.event.listen(engine, "begin", _begin)
-    sa.event.listen(engine, "handle_error", partial(_name_the_store, masked))
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # transactions begin where `_begin` says, not at the driver's
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _begin(connection: sa.Connection) -> None:
-    """Make writers wait for each other from the start, so that none fails halfway."""
-    writes = connection.get_execution_options().get("cowest_writes", False)
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-    elif writes:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})")
-
-
-def _name_the_store(masked: str, context: sa.engine.ExceptionContext) -> None:
-    if isinstance(context.sqlalchemy_exception, StatementError):
-        context.sqlalchemy_exception.add_detail(f"trace store {masked}")
-
-
-def _is_ours(connection: sa.Connection, store: str) -> bool:
-    """Whether the tables are there; False when there is room for them."""
+def _version(connection: sa.Connection, store: str) -> int | None:
+    """The version of the tables that are there; None when there is room for them."""
     tables = set(sa.inspect(connection).get_table_names())
     if _META.name in tables:
-        return _check_marker(connection, store)
+        return _marked_version(connection, store)
     # A PostgreSQL database is shared between applications, a SQLite file is not.
     if connection.dialect.name != "sqlite":
         tables &= set(_METADATA.tables)
     if tables:
-        raise ValueError(_foreign(store, f"it has the tables {', '.join(sorted(tables))}"))
-    return False
+        raise ValueError(foreign(store, f"it has the tables {', '.join(sorted(tables))}"))
+    return None
 
 
-def _check_marker(connection: sa.Connection, store: str) -> bool:
+def _marked_version(connection: sa.Connection, store: str) -> int:
     found = {row.name: row.value for row in connection.execute(sa.select(_META))}
     if found.get("application") != _MARKER["application"]:
-        raise ValueError(_foreign(store, f"its table {_META.name} is another application's"))
-    if (version := found.get("schema_version")) != _MARKER["schema_version"]:
+        raise ValueError(foreign(store, f"its table {_META.name} is another application's"))
+    version = found.get("schema_version", "")
+    if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
         raise ValueError(
-            f"{store} has schema version {version}, this release reads version {SCHEMA_VERSION}; "
-            "nothing was changed, open it with the release of cowest-graph that wrote it"
+            f"{store} has schema version {version}, this release reads versions 1 to "
+            f"{SCHEMA_VERSION}; nothing was changed, open it with the release of cowest-graph that "
+            "wrote it"
         )
-    return True
+    return int(version)
 
 
-def _use_wal(engine: sa.Engine) -> None:
-    """Let readers and a writer work at once: a property of the file, set once.
-
-    SQLite does not wait for a busy file here (https://www.sqlite.org/wal.html), so we do.
-    """
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        connection = engine.raw_connection()
-        try:
-            connection.cursor().execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        finally:
-            connection.close()
-
-
-# Forks --------------------------------------------------------------------------------------------
-# A connection must not cross a fork: SQLite would trust locks that the child does not hold
-# (https://www.sqlite.org/howtocorrupt.html, section 2.6), PostgreSQL would hear two clients on one
-# line. So a fork waits until no call is under way, and finds every connection closed.
-
-_STORES: weakref.WeakSet[TraceStore] = weakref.WeakSet()
-_held: list[TraceStore] = []
+def _bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
+    """Make the tables, or those that an older release lacked, and fill them."""
+    if version == SCHEMA_VERSION:  # another process was faster
+        return
+    _METADATA.create_all(connection)
+    if version is None:
+        rows = [{"name": name, "value": value} for name, value in _MARKER.items()]
+        connection.execute(_META.insert(), rows)
+        return
+    last = ""
+    while rows := connection.execute(
+        sa.select(_TRACES.c.key, _TRACES.c.data)
+        .where(_TRACES.c.key > last)
+        .order_by(_TRACES.c.key)
+        .limit(_PAGE)
+    ).all():
+        for row in rows:
+            _put_failures(connection, Trace.model_validate(row.data))
+        last = rows[-1].key
+    marker = _META.update().where(_META.c.name == "schema_version")
+    connection.execute(marker.values(value=str(SCHEMA_VERSION)))
 
 
-def _before_fork() -> None:
-    for store in list(_STORES):
-        store._lock.acquire()
-        _held.append(store)
-        if not store._in_memory:
-            store._engine.dispose()
+# Counting -----------------------------------------------------------------------------------------
 
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop()._lock.release()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+_DRAFTED = (
+    sa.select(
+        _ATTEMPTS.c.weak_version,
+        sa.func.count(_ATTEMPTS.c.draft).label("drafts"),
+        sa.func.count(_ATTEMPTS.c.score).label("scored"),
+        sa.func.avg(_ATTEMPTS.c.score).label("mean_score"),
+        sa.func.avg(_ATTEMPTS.c.gain).label("mean_gain"),
+        sa.func.max(_TRACES.c.created_at).label("last_used"),
     )
+    .join_from(_ATTEMPTS, _TRACES)
+    .group_by(_ATTEMPTS.c.weak_version)
+)
+_SHADOWED = (
+    sa.select(
+        _SHADOWS.c.weak_version,
+        sa.func.count(_SHADOWS.c.draft).label("drafts"),
+        sa.func.max(_TRACES.c.created_at).label("last_used"),
+    )
+    .join_from(_SHADOWS, _TRACES)
+    .group_by(_SHADOWS.c.weak_version)
+)
+_FAILED = sa.select(
+    _FAILURES.c.weak_version,
+    _FAILURES.c.role,
+    _FAILURES.c.failure,
+    sa.func.count().label("times"),
+).group_by(_FAILURES.c.weak_version, _FAILURES.c.role, _FAILURES.c.failure)
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 # Data sets ----------------------------------------------------------------------------------------
@@ -824,9 +575,12 @@ def _features() -> datasets.Features:
     call = dict.fromkeys(Call.model_fields, text)
     call |= {"input_tokens": whole, "output_tokens": whole, "seconds": number}
     attempt = dict.fromkeys(Attempt.model_fields, text)
+    token = {"token": text, "logprob": number, "id": whole}
     attempt |= {"index": whole, "score": number, "gain": number, "calls": [call]}
+    attempt |= {"tokens": [token]}
+    shadow = {"weak_version": text, "draft": text, "calls": [call]}
     trace = dict.fromkeys([*Trace.model_fields, "references"], text)
     trace |= {"schema_version": whole, "num_drafts": whole, "solo_score": number}
     trace |= {"created_at": datasets.Value("timestamp[us, tz=UTC]"), "references": [text]}
     trace |= {"draft_prompt": [{"role": text, "content": text}]}
-    return datasets.Features(trace | {"attempts": [attempt], "calls": [call]})
+    return datasets.Features(trace | {"attempts": [attempt], "calls": [call], "shadow": shadow})

@@ -210,8 +210,8 @@ class TestContract:
 
     def test_a_newer_version_is_refused(self, url: str) -> None:
         TraceStore(url).close()
-        execute(url, "update cowest_meta set value = '2' where name = 'schema_version'")
-        with pytest.raises(ValueError, match="schema version 2, this release reads version 1"):
+        execute(url, "update cowest_meta set value = '3' where name = 'schema_version'")
+        with pytest.raises(ValueError, match="schema version 3, this release reads versions 1 to 2"):
             TraceStore(url)
 
     def test_it_opens_again(self, url: str) -> None:

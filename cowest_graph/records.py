@@ -1,0 +1,230 @@
+"""The records of a collaboration: Call, Attempt, Shadow, Trace, and a trace's identity.
+
+Knows fields and what follows from them. Knows no store; `traces` keeps them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationInfo,
+    field_validator,
+)
+
+if TYPE_CHECKING:
+    from cowest_graph.state import Reference
+
+SCHEMA_VERSION = 2
+"""The version of a trace's fields and of the store's tables; a newer one is refused.
+
+2 added the shadow draft and the draft's tokens, which older traces lack.
+"""
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _storable(value: object) -> object:
+    # PostgreSQL takes no NUL and UTF-8 no lone surrogate, and models do write both: a text that
+    # was paid for is kept with U+FFFD in their place rather than refused.
+    return _UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("the query is empty")
+    return value
+
+
+def _known(version: int) -> int:
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise ValueError(
+            f"schema version {version}; this release reads versions 1 to {SCHEMA_VERSION}"
+        )
+    return SCHEMA_VERSION  # what a later version added is missing, and that is a value
+
+
+_Text = Annotated[str, BeforeValidator(_storable)]
+Kind = Literal["collection", "inference"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Call(_Record):
+    """One finished or failed model call: `state.CallRecord` as it is stored."""
+
+    role: _Text
+    """draft, refine, solo, evaluate, or shadow."""
+    model: _Text | None = None
+    weak_version: _Text | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    seconds: FiniteFloat | None = None
+    finish_reason: _Text | None = None
+    failure: _Text | None = None
+    """Its kind (rate_limit, timeout, unparsable, …); None when the call succeeded."""
+    error: _Text | None = None
+
+
+class Token(_Record):
+    """One token of a draft, where the weak model was asked for `logprobs`."""
+
+    token: _Text
+    logprob: FiniteFloat | None = None
+    id: int | None = None
+
+
+class Attempt(_Record):
+    """One collaboration tried: draft y, answer y*, score E(y*) and gain Δ."""
+
+    index: int = Field(ge=0)
+    draft: _Text | None = None
+    answer: _Text | None = None
+    score: FiniteFloat | None = None
+    gain: FiniteFloat | None = None
+    """Δ; set by the trace that the attempt is part of, whatever it was before."""
+    weak_version: _Text | None = None
+    tokens: list[Token] | None = None
+    """Of the draft; None unless they were asked for."""
+    calls: list[Call] = []
+
+
+class Shadow(_Record):
+    """What a candidate drafted beside the version in use: kept to be looked at, never used."""
+
+    weak_version: _Text
+    draft: _Text | None = None
+    calls: list[Call] = []
+
+    @property
+    def failures(self) -> list[Call]:
+        """The calls that failed; they do not make the trace incomplete."""
+        return [call for call in self.calls if call.failure is not None]
+
+
+class Trace(_Record):
+    """All that one query brought: the solo answer z, its score, and K attempts (Algorithm 1).
+
+    >>> trace = Trace(query="6 + 1?", solo_score=4, attempts=[{"index": 0, "score": 9}])
+    >>> trace.attempts[0].gain
+    5.0
+    """
+
+    schema_version: Annotated[int, AfterValidator(_known)] = SCHEMA_VERSION
+    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    """When the trace was made, in UTC."""
+    kind: Kind = "collection"
+    query: Annotated[_Text, AfterValidator(_not_blank)]
+    """x."""
+    reference: _Text | list[_Text] | None = None
+    """ŷ, or several accepted ones."""
+    explanation: _Text | None = None
+    domain: _Text | None = None
+    weak: _Text | None = None
+    """π_w: the weak model's name; its adapter is `weak_version`."""
+    weak_version: _Text | None = None
+    strong: _Text | None = None
+    """π_s: the strong model's name."""
+    evaluator: _Text | None = None
+    prompts: _Text | None = None
+    """Which wording the models were asked in: a version string."""
+    style: _Text = "chain_of_thought"
+    num_drafts: int = Field(default=1, ge=1)
+    """K."""
+    key: _Text = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in _IDENTITY}))
+    """The identity of the fields above: `trace_key` of them, unless given."""
+    draft_prompt: list[dict[str, _Text]] = []
+    """The messages (role, content) that the weak model was asked; training uses them."""
+    solo: _Text | None = None
+    """z."""
+    solo_score: FiniteFloat | None = None
+    """E(z)."""
+    attempts: list[Attempt] = []
+    """In sampling order, whatever order they finished in; indices are unique."""
+    shadow: Shadow | None = None
+    """What a candidate would have drafted, where there was one."""
+    calls: list[Call] = []
+    """The calls of the solo answer and its evaluation."""
+
+    @field_validator("created_at")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value.astimezone(UTC)
+
+    @field_validator("attempts")
+    @classmethod
+    def _with_gains(cls, attempts: list[Attempt], info: ValidationInfo) -> list[Attempt]:
+        if len({attempt.index for attempt in attempts}) < len(attempts):
+            raise ValueError("two attempts with the same index")
+        solo_score = info.data.get("solo_score")
+        return [
+            attempt.model_copy(update={"gain": _difference(attempt.score, solo_score)})
+            for attempt in sorted(attempts, key=lambda attempt: attempt.index)
+        ]
+
+    def gain(self, attempt: Attempt) -> float | None:
+        """Δ: the collaboration's score less the solo score; None when either is missing."""
+        return _difference(attempt.score, self.solo_score)
+
+    @property
+    def failures(self) -> list[Call]:
+        """The calls that failed: the trace's own, then those of its attempts."""
+        calls = [*self.calls, *(call for attempt in self.attempts for call in attempt.calls)]
+        return [call for call in calls if call.failure is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no call failed and all `num_drafts` attempts are there."""
+        return not self.failures and len(self.attempts) >= self.num_drafts
+
+
+def trace_key(
+    *,
+    query: str,
+    reference: Reference | None,
+    domain: str | None,
+    weak: str | None,
+    weak_version: str | None,
+    strong: str | None,
+    evaluator: str | None,
+    prompts: str | None,
+    style: str,
+    num_drafts: int,
+) -> str:
+    """The identity of a piece of work: SHA-256 (hex) of its arguments as canonical JSON.
+
+    Args:
+        query: x.
+        reference: ŷ; one text and a list of one text are different keys.
+        domain: the domain's name.
+        weak: the weak model's name.
+        weak_version: the adapter's version; None is the bare model.
+        strong: the strong model's name.
+        evaluator: the evaluator's name.
+        prompts: a string that identifies the wording.
+        style: the draft style.
+        num_drafts: K.
+    """
+    identity = json.dumps(locals(), sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+_IDENTITY: tuple[str, ...] = tuple(inspect.signature(trace_key).parameters)
+
+
+def _difference(score: float | None, solo_score: float | None) -> float | None:
+    return None if score is None or solo_score is None else score - solo_score
