@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from cowest_graph.databases import Database, foreign
+from cowest_graph.databases import Database
 from cowest_graph.records import (
     SCHEMA_VERSION,
     Attempt,
@@ -32,6 +32,16 @@ from cowest_graph.records import (
     trace_key,
 )
 from cowest_graph.summaries import Summary, Traffic, VersionSummary
+from cowest_graph.trace_tables import (
+    DRAFTED,
+    FAILED,
+    JOURNAL,
+    SHADOWED,
+    TRACES,
+    bring_up_to_date,
+    put,
+    version_of,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -76,73 +86,7 @@ class Imported:
     bad: list[BadRow] = field(default_factory=list)
 
 
-_MARKER = {"application": "cowest-graph traces", "schema_version": str(SCHEMA_VERSION)}
 _PAGE = 100  # traces read in one go
-
-_METADATA = sa.MetaData()
-_META = sa.Table(
-    "cowest_meta",
-    _METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-_TRACES = sa.Table(
-    "traces",
-    _METADATA,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("query", sa.Text, nullable=False),
-    sa.Column("domain", sa.Text),
-    sa.Column("weak", sa.Text),
-    sa.Column("weak_version", sa.Text),
-    sa.Column("strong", sa.Text),
-    sa.Column("evaluator", sa.Text),
-    sa.Column("solo", sa.Text),
-    sa.Column("solo_score", sa.Double),
-    sa.Column("data", sa.JSON, nullable=False),  # the whole trace; the columns are for people
-    sa.Index("traces_in_order", "created_at", "key"),
-)
-_ATTEMPTS = sa.Table(
-    "attempts",
-    _METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(_TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
-    sa.Column("index", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("draft", sa.Text),
-    sa.Column("answer", sa.Text),
-    sa.Column("score", sa.Double),
-    sa.Column("gain", sa.Double),
-    sa.Column("weak_version", sa.Text),
-)
-_FAILURES = sa.Table(  # of attempts and shadows, so that they can be counted without the data
-    "cowest_failures",
-    _METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(_TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("role", sa.Text, nullable=False),
-    sa.Column("failure", sa.Text, nullable=False),
-    sa.Column("weak_version", sa.Text),
-)
-_SHADOWS = sa.Table(
-    "cowest_shadows",
-    _METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(_TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
-    sa.Column("weak_version", sa.Text, nullable=False),
-    sa.Column("draft", sa.Text),
-)
-_JOURNAL = sa.Table(
-    "journal",
-    _METADATA,
-    sa.Column("trace_key", sa.Text, primary_key=True),
-    sa.Column("slot", sa.Text, primary_key=True),
-    sa.Column("data", sa.JSON, nullable=False),
-)
 
 
 class TraceStore:
@@ -190,22 +134,22 @@ class TraceStore:
             sqlalchemy.exc.DBAPIError: what the database says; nothing was written then.
         """
         with self._transaction(writes=True) as connection:
-            _put(connection, trace)
+            put(connection, trace)
 
     def get(self, key: str) -> Trace | None:
         """The trace with this key; None when there is none."""
         with self._transaction() as connection:
-            data = connection.scalar(sa.select(_TRACES.c.data).where(_TRACES.c.key == key))
+            data = connection.scalar(sa.select(TRACES.c.data).where(TRACES.c.key == key))
         return None if data is None else Trace.model_validate(data)
 
     def __contains__(self, key: object) -> bool:
         with self._transaction() as connection:
-            found = connection.scalar(sa.select(sa.true()).where(_TRACES.c.key == key))
+            found = connection.scalar(sa.select(sa.true()).where(TRACES.c.key == key))
         return found is not None
 
     def __len__(self) -> int:
         with self._transaction() as connection:
-            return connection.scalar(sa.select(sa.func.count()).select_from(_TRACES)) or 0
+            return connection.scalar(sa.select(sa.func.count()).select_from(TRACES)) or 0
 
     def __bool__(self) -> bool:
         return True  # a store without traces is still a store
@@ -228,7 +172,7 @@ class TraceStore:
             kind: only collections, or only inference; None is either.
         """
         filters = {"domain": domain, "weak_version": weak_version, "kind": kind}
-        wanted = [_TRACES.c[name] == value for name, value in filters.items() if value is not None]
+        wanted = [TRACES.c[name] == value for name, value in filters.items() if value is not None]
         page = self._page(wanted, None)
         while page:
             yield from page
@@ -253,13 +197,13 @@ class TraceStore:
             raise ValueError(f"the part {slot!r} cannot be kept as JSON: {error}") from None
         row = {"trace_key": key, "slot": slot}
         with self._transaction(writes=True) as connection:
-            known = sa.select(sa.true()).select_from(_JOURNAL).filter_by(**row)
+            known = sa.select(sa.true()).select_from(JOURNAL).filter_by(**row)
             if connection.scalar(known) is None:
-                connection.execute(_JOURNAL.insert().values(**row, data=dict(part)))
+                connection.execute(JOURNAL.insert().values(**row, data=dict(part)))
 
     def finished(self, key: str) -> dict[str, dict[str, Any]]:
         """The journal of a trace in flight: slot → part. Empty once the trace is recorded."""
-        rows = sa.select(_JOURNAL.c.slot, _JOURNAL.c.data).filter_by(trace_key=key)
+        rows = sa.select(JOURNAL.c.slot, JOURNAL.c.data).filter_by(trace_key=key)
         with self._transaction() as connection:
             return {row.slot: row.data for row in connection.execute(rows.order_by("slot"))}
 
@@ -282,17 +226,17 @@ class TraceStore:
         """What each weak version did, counted by the database; None is a model without versions."""
         found = defaultdict[str | None, Traffic](Traffic)
         with self._transaction() as connection:
-            for row in connection.execute(_DRAFTED):
+            for row in connection.execute(DRAFTED):
                 each = found[row.weak_version]
                 each.drafts, each.scored = row.drafts, row.scored
                 each.mean_score, each.mean_gain = row.mean_score, row.mean_gain
                 each.last_used = _utc(row.last_used)
-            for row in connection.execute(_SHADOWED):
+            for row in connection.execute(SHADOWED):
                 each = found[row.weak_version]
                 each.shadow_drafts = row.drafts
                 used = [time for time in (each.last_used, _utc(row.last_used)) if time]
                 each.last_used = max(used, default=None)
-            for row in connection.execute(_FAILED):
+            for row in connection.execute(FAILED):
                 found[row.weak_version].failures[f"{row.role}: {row.failure}"] = row.times
         return dict(found)
 
@@ -368,15 +312,15 @@ class TraceStore:
 
     def _set_up(self) -> None:
         with self._transaction() as connection:
-            version = _version(connection, self.url)
+            version = version_of(connection, self.url)
         if version != SCHEMA_VERSION:
             with self._transaction(writes=True) as connection:
-                _bring_up_to_date(connection, _version(connection, self.url))
+                bring_up_to_date(connection, version_of(connection, self.url))
         self._database.share()
 
     def _page(self, wanted: list[sa.ColumnElement[bool]], last: Trace | None) -> list[Trace]:
-        order = sa.tuple_(_TRACES.c.created_at, _TRACES.c.key)
-        page = sa.select(_TRACES.c.data).where(*wanted).order_by(*order.clauses).limit(_PAGE)
+        order = sa.tuple_(TRACES.c.created_at, TRACES.c.key)
+        page = sa.select(TRACES.c.data).where(*wanted).order_by(*order.clauses).limit(_PAGE)
         if last is not None:
             page = page.where(order > (last.created_at, last.key))
         with self._transaction() as connection:
@@ -394,7 +338,7 @@ class TraceStore:
         with self._transaction(writes=True) as connection:
             for number, row in rows:
                 try:
-                    _put(connection, read(row))
+                    put(connection, read(row))
                 except ValidationError as error:
                     bad.append(BadRow(name, number, _reason(error)))
                     if not skip_bad:
@@ -402,41 +346,6 @@ class TraceStore:
                 else:
                     added += 1
         return Imported(added, bad)
-
-
-def _put(connection: sa.Connection, trace: Trace) -> None:
-    trace = Trace.model_validate(trace.model_dump())  # its lists may have been changed since
-    connection.execute(_TRACES.delete().filter_by(key=trace.key))  # and, by cascade, its attempts
-    connection.execute(_JOURNAL.delete().filter_by(trace_key=trace.key))
-    data = trace.model_dump(mode="json")
-    connection.execute(_TRACES.insert(), _columns(_TRACES, trace) | {"data": data})
-    if rows := [_columns(_ATTEMPTS, each) | {"trace_key": trace.key} for each in trace.attempts]:
-        connection.execute(_ATTEMPTS.insert(), rows)
-    if trace.shadow is not None:
-        row = {"weak_version": trace.shadow.weak_version, "draft": trace.shadow.draft}
-        connection.execute(_SHADOWS.insert().values(trace_key=trace.key, **row))
-    _put_failures(connection, trace)
-
-
-def _put_failures(connection: sa.Connection, trace: Trace) -> None:
-    failed = [
-        (call, call.weak_version or of.weak_version)
-        for of in [*trace.attempts, *([trace.shadow] if trace.shadow is not None else [])]
-        for call in of.calls
-        if call.failure is not None
-    ]
-    rows = [
-        {"trace_key": trace.key, "number": number, "weak_version": version}
-        | {"role": call.role, "failure": call.failure}
-        for number, (call, version) in enumerate(failed)
-    ]
-    if rows:
-        connection.execute(_FAILURES.insert(), rows)
-
-
-def _columns(table: sa.Table, record: Trace | Attempt) -> dict[str, Any]:
-    names = [column.name for column in table.c if hasattr(record, column.name)]
-    return {name: getattr(record, name) for name in names}
 
 
 def _reason(error: ValidationError) -> str:
@@ -459,90 +368,6 @@ def _count_attempts(total: Summary, trace: Trace) -> None:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
-
-
-# Opening and migrating ----------------------------------------------------------------------------
-
-
-def _version(connection: sa.Connection, store: str) -> int | None:
-    """The version of the tables that are there; None when there is room for them."""
-    tables = set(sa.inspect(connection).get_table_names())
-    if _META.name in tables:
-        return _marked_version(connection, store)
-    # A PostgreSQL database is shared between applications, a SQLite file is not.
-    if connection.dialect.name != "sqlite":
-        tables &= set(_METADATA.tables)
-    if tables:
-        raise ValueError(foreign(store, f"it has the tables {', '.join(sorted(tables))}"))
-    return None
-
-
-def _marked_version(connection: sa.Connection, store: str) -> int:
-    found = {row.name: row.value for row in connection.execute(sa.select(_META))}
-    if found.get("application") != _MARKER["application"]:
-        raise ValueError(foreign(store, f"its table {_META.name} is another application's"))
-    version = found.get("schema_version", "")
-    if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
-        raise ValueError(
-            f"{store} has schema version {version}, this release reads versions 1 to "
-            f"{SCHEMA_VERSION}; nothing was changed, open it with the release of cowest-graph that "
-            "wrote it"
-        )
-    return int(version)
-
-
-def _bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
-    """Make the tables, or those that an older release lacked, and fill them."""
-    if version == SCHEMA_VERSION:  # another process was faster
-        return
-    _METADATA.create_all(connection)
-    if version is None:
-        rows = [{"name": name, "value": value} for name, value in _MARKER.items()]
-        connection.execute(_META.insert(), rows)
-        return
-    last = ""
-    while rows := connection.execute(
-        sa.select(_TRACES.c.key, _TRACES.c.data)
-        .where(_TRACES.c.key > last)
-        .order_by(_TRACES.c.key)
-        .limit(_PAGE)
-    ).all():
-        for row in rows:
-            _put_failures(connection, Trace.model_validate(row.data))
-        last = rows[-1].key
-    marker = _META.update().where(_META.c.name == "schema_version")
-    connection.execute(marker.values(value=str(SCHEMA_VERSION)))
-
-
-# Counting -----------------------------------------------------------------------------------------
-
-_DRAFTED = (
-    sa.select(
-        _ATTEMPTS.c.weak_version,
-        sa.func.count(_ATTEMPTS.c.draft).label("drafts"),
-        sa.func.count(_ATTEMPTS.c.score).label("scored"),
-        sa.func.avg(_ATTEMPTS.c.score).label("mean_score"),
-        sa.func.avg(_ATTEMPTS.c.gain).label("mean_gain"),
-        sa.func.max(_TRACES.c.created_at).label("last_used"),
-    )
-    .join_from(_ATTEMPTS, _TRACES)
-    .group_by(_ATTEMPTS.c.weak_version)
-)
-_SHADOWED = (
-    sa.select(
-        _SHADOWS.c.weak_version,
-        sa.func.count(_SHADOWS.c.draft).label("drafts"),
-        sa.func.max(_TRACES.c.created_at).label("last_used"),
-    )
-    .join_from(_SHADOWS, _TRACES)
-    .group_by(_SHADOWS.c.weak_version)
-)
-_FAILED = sa.select(
-    _FAILURES.c.weak_version,
-    _FAILURES.c.role,
-    _FAILURES.c.failure,
-    sa.func.count().label("times"),
-).group_by(_FAILURES.c.weak_version, _FAILURES.c.role, _FAILURES.c.failure)
 
 
 def _utc(time: datetime) -> datetime:
