@@ -1,0 +1,410 @@
+"""Training speed and memory: plain TRL beside ours, on the same rows and model, in turn.
+
+Usage: python benchmarks/train.py [--kind dpo|sft] [--ways trl ours …] [--rounds 2] [--steps 3]
+       [--batch 4] [--accumulate 1] [--rows demo|long|mixed] [--model FOLDER] [--device cpu|cuda]
+On a GPU: python benchmarks/train.py --device cuda --ways trl ours unsloth --steps 20 --batch 8
+A machine without a compiler or with little time: leave out the way `compiled`.
+
+Each way runs in a process of its own (so that its peak memory is its own), one after the other,
+`--rounds` times. All train the same adapter from the same start on the same batches; losses and
+trained adapters are compared, so a way that is fast and wrong is seen. Tokens are those of the rows
+(prompt and completion of every text, padding left out), whatever a way computes of them. The
+seconds of a way are those of its steps and of storing references; loading is left out. GFLOP are
+counted by torch over one more micro-batch; the share is of the machine's best matrix product,
+measured beside.
+
+Ways of DPO, each with the one before it where it begins with +:
+  trl         TRL's defaults (fp32 on a CPU: TRL's bf16 needs hardware for it)
+  trl-lean    the same without gradient checkpointing, which costs time and saves memory
+  +allocator  glibc keeps freed memory (trainer.launch sets this)
+  +logits     logits at completion tokens only
+  +prefix     shared prefixes computed once
+  ours        + references stored: what `train_dpo` does
+  again       ours, the references found from an earlier run
+  upper       ours, LoRA on the MLPs of the upper 24 of 30 layers: another adapter, other losses
+  compiled    +prefix's opposite number: +logits with torch.compile, padded batches
+  unsloth     the Unsloth backend (GPU only)
+Ways of SFT: trl, trl-lean, +allocator, ours (+prefix), packed (TRL's padding_free), upper, unsloth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ALL = ["trl", "trl-lean", "+allocator", "+logits", "+prefix", "ours"]
+LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+# glibc gives freed memory back to the kernel, and every page of it faults again: not with these.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+UPPER: dict[str, Any] = {
+    **LORA,
+    "target_modules": ["gate_proj", "up_proj", "down_proj"],
+    "layers_to_transform": list(range(6, 30)),
+}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--kind", choices=["dpo", "sft"], default="dpo")
+    options.add_argument("--ways", "--backend", nargs="+", default=["trl", "trl-lean", "ours"])
+    options.add_argument("--rounds", type=int, default=2)
+    options.add_argument("--steps", type=int, default=3)
+    options.add_argument("--batch", type=int, default=4)
+    options.add_argument("--accumulate", type=int, default=1)
+    options.add_argument("--rows", choices=["demo", "long", "mixed"], default="demo")
+    options.add_argument("--model", help="a folder; default: the packaged SmolLM2-135M-Instruct")
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    asked = options.parse_args()
+    if asked.child:
+        _child(json.loads(asked.child[0]), Path(asked.child[1]))
+        return
+    asked.ways = ["plain" if way == "plain" else way for way in asked.ways]
+    with tempfile.TemporaryDirectory() as home:
+        _compare(asked, Path(home))
+
+
+# --- the parent: runs the ways in turn, and compares ---
+
+
+def _compare(asked: argparse.Namespace, home: Path) -> None:
+    spec = {key: value for key, value in vars(asked).items() if key not in ("child", "ways")}
+    if spec["model"] is None:
+        from cowest_graph.embedded import weak_model
+
+        spec["model"] = str(weak_model())
+    results: dict[str, list[dict[str, Any]]] = {way: [] for way in asked.ways}
+    for number in range(asked.rounds):
+        for way in asked.ways:
+            out = home / f"{number}-{way}"
+            out.mkdir()
+            if found := _run({**spec, "way": way, "home": str(home)}, out):
+                results[way].append({**found, "folder": str(out)})
+                print(
+                    f"round {number + 1} {way:10} {found['tokens'] / found['seconds']:7.1f} tok/s  "
+                    f"peak {found['peak_mib']:6.0f} MiB  losses "
+                    + " ".join(f"{loss:.6f}" for loss in found["losses"]),
+                    flush=True,
+                )
+    _table(results, asked)
+
+
+def _run(spec: dict[str, Any], out: Path) -> dict[str, Any] | None:
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {"HF_HUB_OFFLINE": "1", **os.environ, "PYTHONPATH": root}
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not spec["way"].startswith("trl"):
+        environment.update(ALLOCATOR)
+    command = [sys.executable, __file__, "--child", json.dumps(spec), str(out)]
+    with (out / "log").open("wb") as log:
+        done = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
+    if done.returncode:
+        print(f"{spec['way']} failed:\n" + (out / "log").read_text(errors="replace")[-3000:])
+        return None
+    found: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return found
+
+
+def _table(results: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) -> None:
+    ran = {way: runs for way, runs in results.items() if runs}
+    if not ran:
+        return
+    first = next(iter(ran.values()))[0]
+    base = first["tokens"] / min(run["seconds"] for run in next(iter(ran.values())))
+    print(
+        f"\n{asked.kind}, {asked.rows} rows: {first['texts']} texts, {first['tokens']} tokens, "
+        f"prompts {first['prompt_tokens']}, completions {first['completion_tokens']}; "
+        f"{asked.steps} steps of {asked.batch} × {asked.accumulate} rows; {first['machine']}"
+    )
+    peak = max(run["matmul_gflops"] for runs in ran.values() for run in runs)
+    print(f"matrix product: {peak:.0f} GFLOP/s at best; best round of each way:\n")
+    print(
+        "| way | tok/s | × | peak MiB | of it above the loaded model | GFLOP a row | share of the"
+    )
+    print("  matmul peak | references, s | largest loss difference | adapters' difference |")
+    for way, runs in ran.items():
+        best = min(runs, key=lambda run: run["seconds"])
+        speed = best["tokens"] / best["seconds"]
+        gflops = best["gflop"] / best["seconds"]
+        print(
+            f"| {way} | {speed:.0f} | {speed / base:.2f} | {best['peak_mib']:.0f} | "
+            f"{best['peak_mib'] - best['loaded_mib']:.0f} | {best['gflop'] / best['rows']:.0f} | "
+            f"{gflops / peak:.0%} | {best['store_seconds']:.1f} | "
+            f"{_loss_difference(first, best):.1e} | {_adapter_difference(first, best):.1e} |"
+        )
+
+
+def _loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    return max(abs(a - b) for a, b in zip(one["losses"], other["losses"], strict=True))
+
+
+def _adapter_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Largest difference of two trained adapters, as a share of how far the first one moved."""
+    from safetensors.torch import load_file
+
+    name = "adapter_model.safetensors"
+    a, b = (load_file(Path(run["folder"]) / "adapter" / name) for run in (one, other))
+    if a.keys() != b.keys():
+        return float("nan")
+    start = load_file(Path(one["start"]) / name) if one["start"] else None
+    moved = max((a[k] - start[k]).abs().max().item() for k in a) if start else 1.0
+    return max((a[k] - b[k]).abs().max().item() for k in a) / moved
+
+
+# --- the child: one way, timed ---
+
+
+def _child(spec: dict[str, Any], out: Path) -> None:
+    import torch
+    from transformers import TrainerCallback, set_seed
+
+    from trainer import backends
+
+    way = spec["way"]
+    backends.prepare("unsloth" if way == "unsloth" else "plain")
+    peak = _matmul_gflops(torch, spec["device"])
+    set_seed(0)
+    rows = _rows(spec)
+    start = _start(spec) if spec["kind"] == "dpo" else None
+    trainer, model, words = _trainer(spec, rows, start, out)
+    loaded = _peak_mib(torch, spec["device"])
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        began = 0.0
+        seconds = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if spec["device"] == "cuda":
+                torch.cuda.synchronize()
+            self.seconds += time.perf_counter() - self.began
+
+    clock = Clock()
+    trainer.add_callback(clock)
+    began = time.perf_counter()
+    notes = _quicken(spec, trainer, start)
+    store_seconds = time.perf_counter() - began
+    trainer.train()
+    model.save_pretrained(out / "adapter", selected_adapters=["default"])
+    peak_mib = _peak_mib(torch, spec["device"])
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    result = {
+        "losses": logged,
+        "seconds": clock.seconds + store_seconds,
+        "store_seconds": store_seconds,
+        "peak_mib": peak_mib,
+        "loaded_mib": loaded,
+        "gflop": _gflop(torch, spec, trainer, len(rows)),
+        "rows": len(rows),
+        "matmul_gflops": peak,
+        "machine": _machine(torch, spec["device"]),
+        "start": str(start) if start else None,
+        "notes": notes,
+        **_lengths(spec, rows, words),
+    }
+    (out / "result.json").write_text(json.dumps(result))
+
+
+def _trainer(
+    spec: dict[str, Any], rows: list[dict[str, Any]], start: Path | None, out: Path
+) -> tuple[Any, Any, Any]:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from trainer.backends import load, machine
+    from trainer.job import TrainingJob
+
+    way, cuda = spec["way"], spec["device"] == "cuda"
+    job = TrainingJob(spec["model"], backend="unsloth" if way == "unsloth" else "plain")
+    here = machine(job)
+    arguments: dict[str, Any] = {
+        "output_dir": str(out / "checkpoints"),
+        "per_device_train_batch_size": spec["batch"],
+        "gradient_accumulation_steps": spec["accumulate"],
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "gradient_checkpointing": way in ("trl", "unsloth"),
+        "bf16": here.precision == "bf16",
+        "fp16": here.precision == "fp16",
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "torch_compile": way == "compiled",
+        "max_length": None if way == "packed" else 2048,
+    }
+    if way == "packed":
+        arguments["padding_free"] = True
+    dpo = spec["kind"] == "dpo"
+    config = (DPOConfig if dpo else SFTConfig)(**arguments)
+    lora = UPPER if way == "upper" else LORA
+    model, words = load(job, here, lora=lora, args=config, start=start)
+    trainer = (DPOTrainer if dpo else SFTTrainer)(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=words,
+    )
+    return trainer, model, words
+
+
+def _quicken(spec: dict[str, Any], trainer: Any, start: Path | None) -> list[str]:
+    """Switch on what this way is about; returns what is said of it."""
+    from trainer.shared_prefix import share_prefixes
+    from trainer.speed import logits_on_completions, quicken
+
+    notes: list[str] = []
+    way, dpo = spec["way"], spec["kind"] == "dpo"
+    if way in ("ours", "again", "upper"):
+        quicken(trainer, base=Path(spec["model"]), start=start, note=notes.append)
+    if way in ("+logits", "+prefix", "compiled") and dpo:
+        logits_on_completions(trainer, notes.append)
+    if way == "+prefix":
+        share_prefixes(trainer.accelerator.unwrap_model(trainer.model), notes.append)
+    return notes
+
+
+def _start(spec: dict[str, Any]) -> Path:
+    """An adapter that differs from the base: DPO's start and reference, the same for every way."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    upper = spec["way"] == "upper"
+    again = spec["way"] == "again"  # its references stay; every other way's are its own
+    name = "start-upper" if upper else "start"
+    made = Path(spec["home"]) / name
+    if not made.exists():
+        model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
+        torch.manual_seed(1)
+        peft = get_peft_model(
+            model, LoraConfig(task_type="CAUSAL_LM", **(UPPER if upper else LORA))
+        )
+        for parameter_name, parameter in peft.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.01)
+        peft.save_pretrained(made)
+    if not again:
+        for file in (made.parent / ".references").glob("*.json"):
+            file.unlink()
+    return made
+
+
+def _rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows as the demo's; `long` and `mixed` have longer completions."""
+    from cowest_graph.instruments import questions
+    from trainer.rows import demonstrations
+
+    needed = spec["steps"] * spec["batch"] * spec["accumulate"]
+    told = questions(0).train
+    told = (told * (needed // len(told) + 2))[: needed + 1]
+    shown = demonstrations(told)
+    rows = []
+    for number in range(needed):
+        own, other = shown[number], shown[number + 1]
+        right, wrong = own["completion"][0]["content"], other["completion"][0]["content"]
+        times = {"demo": 0, "long": 12, "mixed": (number * 7) % 13}[spec["rows"]]
+        right = "\n".join([*(f"Step {i}: {wrong}" for i in range(times)), right])
+        wrong = "\n".join([*(f"Step {i}: {right[:80]}" for i in range(times)), wrong])
+        pair = {"chosen": _said(right), "rejected": _said(wrong)}
+        rows.append(
+            {
+                "prompt": own["prompt"],
+                **(pair if spec["kind"] == "dpo" else {"completion": _said(right)}),
+            }
+        )
+    return rows
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _lengths(spec: dict[str, Any], rows: list[dict[str, Any]], words: Any) -> dict[str, Any]:
+    def count(messages: list[dict[str, str]]) -> int:
+        encoded = words.apply_chat_template(messages, tokenize=True, return_dict=True)
+        return len(encoded["input_ids"])
+
+    prompts, completions = [], []
+    parts = ("chosen", "rejected") if spec["kind"] == "dpo" else ("completion",)
+    for row in rows:
+        encoded = words.apply_chat_template(
+            row["prompt"], tokenize=True, return_dict=True, add_generation_prompt=True
+        )
+        for part in parts:
+            prompts.append(len(encoded["input_ids"]))
+            completions.append(count([*row["prompt"], *row[part]]) - prompts[-1])
+    return {
+        "texts": len(prompts),
+        "tokens": sum(prompts) + sum(completions),
+        "prompt_tokens": f"{min(prompts)} to {max(prompts)}",
+        "completion_tokens": f"{min(completions)} to {max(completions)}",
+    }
+
+
+def _gflop(torch: Any, spec: dict[str, Any], trainer: Any, rows: int) -> float:
+    """GFLOP of all rows, from one more micro-batch and, where references are stored, their pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if spec["way"] in ("compiled", "unsloth"):
+        return float("nan")
+    examples = [trainer.train_dataset[i] for i in range(spec["batch"])]
+    batch = trainer._prepare_inputs(trainer.data_collator(examples))
+    with FlopCounterMode(display=False) as counter:
+        trainer.compute_loss(trainer.model, batch).backward()
+    total = float(counter.get_total_flops())
+    if spec["way"] in ("ours", "upper") and spec["kind"] == "dpo":
+        with FlopCounterMode(display=False) as counter:
+            trainer.compute_ref_log_probs(trainer.model, batch)
+        total += counter.get_total_flops()
+    return total / spec["batch"] * rows / 1e9
+
+
+def _matmul_gflops(torch: Any, device: str) -> float:
+    size = 2048 if device == "cpu" else 8192
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    one = torch.randn(size, size, device=device, dtype=dtype)
+    best = 1e9
+    for _ in range(6):
+        began = time.perf_counter()
+        one @ one
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best / 1e9
+
+
+def _peak_mib(torch: Any, device: str) -> float:
+    if device == "cuda":
+        return float(torch.cuda.max_memory_allocated() / 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _machine(torch: Any, device: str) -> str:
+    what = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    return f"{what}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
