@@ -1,18 +1,20 @@
-"""Comparing methods on the same questions: means and paired intervals.
+"""Comparing methods on the same questions: means, paired intervals, exact tests, synergy.
 
-Knows scores of the same queries in the same order. Knows no models and no graphs.
+Knows scores and answers of the same queries in the same order. Knows no models and no graphs (see
+`benching`).
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences, with its bootstrap interval."""
+    """A mean, or the mean of paired differences, with its bootstrap interval."""
 
     mean: float
     low: float
@@ -22,6 +24,11 @@ class Difference:
     def above_zero(self) -> bool:
         """Whether the whole interval lies above 0."""
         return self.low > 0
+
+    @property
+    def below_zero(self) -> bool:
+        """Whether the whole interval lies below 0."""
+        return self.high < 0
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
@@ -45,8 +52,7 @@ def mean_interval(
         raise ValueError("no scores to average")
     draw, n = random.Random(seed), len(scores)
     means = sorted(sum(draw.choices(scores, k=n)) / n for _ in range(resamples))
-    cut = int((1 - level) / 2 * resamples)
-    return Difference(sum(scores) / n, means[cut], means[-1 - cut])
+    return _percentiles(sum(scores) / n, means, level)
 
 
 def paired_difference(
@@ -69,3 +75,139 @@ def paired_difference(
         raise ValueError(f"{len(ours)} scores beside {len(theirs)}: not the same queries")
     gains = [a - b for a, b in zip(ours, theirs, strict=True)]
     return mean_interval(gains, level=level, seed=seed)
+
+
+def statistic_interval(
+    statistic: Callable[[Sequence[int]], float],
+    count: int,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """The percentile bootstrap interval of a figure that is no mean, such as macro-F1.
+
+    Args:
+        statistic: the figure on the queries whose positions it is given, repetitions included.
+            One that compares two methods on the same positions gives a paired interval.
+        count: of queries.
+        level: of confidence, between 0 and 1.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    >>> scores = [0.0, 1.0, 1.0, 1.0]
+    >>> statistic_interval(lambda at: sum(scores[i] for i in at) / len(at), 4).mean
+    0.75
+
+    Raises:
+        ValueError: when there is no query.
+    """
+    if count < 1:
+        raise ValueError("no queries to resample")
+    draw, places = random.Random(seed), range(count)
+    figures = sorted(statistic(draw.choices(places, k=count)) for _ in range(resamples))
+    return _percentiles(statistic(places), figures, level)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's exact test of two methods on the same queries."""
+
+    only_ours: int  # queries that ours alone got right
+    only_theirs: int
+    p: float  # two-sided
+
+    def __str__(self) -> str:
+        return f"{self.only_ours} to {self.only_theirs}, p = {self.p:.3f}"
+
+
+def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> McNemar:
+    """Is one method right more often than the other? The exact two-sided test (McNemar, 1947).
+
+    Under the null hypothesis each query that only one of them got right is a fair coin; p is the
+    chance of a split at least as uneven.
+
+    >>> mcnemar([True] * 6, [False] * 6)
+    McNemar(only_ours=6, only_theirs=0, p=0.03125)
+
+    Raises:
+        ValueError: when the lengths differ.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} answers beside {len(theirs)}: not the same queries")
+    won = sum(a and not b for a, b in zip(ours, theirs, strict=True))
+    lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
+    n, fewer = won + lost, min(won, lost)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    return McNemar(won, lost, min(1.0, 2 * tail / 2**n))
+
+
+@dataclass(frozen=True)
+class Synergy:
+    """What the draft did to the strong model's answer; every field is a count of queries.
+
+    Rescued and harmed are counted against the strong model alone; copied and overridden against the
+    draft's own answer.
+    """
+
+    strong_wrong: int  # the strong model alone was wrong
+    rescued: int  # … and the collaboration is right
+    strong_right: int
+    harmed: int  # the strong model alone was right, and the collaboration is wrong
+    copied: int  # the collaboration's answer is the draft's
+    right_copies: int
+    overridden: int  # the draft gave another answer, or none that can be read
+    right_overrides: int
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"rescued {self.rescued} of {self.strong_wrong} that strong alone got wrong, harmed "
+            f"{self.harmed} of {self.strong_right} that it got right; copied the draft "
+            f"{self.copied} times ({self.right_copies} right), overrode it {self.overridden} times "
+            f"({self.right_overrides} right)"
+        )
+
+
+def synergy(
+    solo: Sequence[bool],
+    together: Sequence[bool],
+    same: Sequence[bool],
+) -> Synergy:
+    """Decompose a collaboration's score into what the draft rescued and what it harmed.
+
+    Args:
+        solo: one a query, whether the strong model alone was right.
+        together: whether the collaboration was.
+        same: whether the collaboration's answer is the draft's.
+
+    >>> print(synergy([False, True], [True, True], [True, False]))
+    rescued 1 of 1 that strong alone got wrong, harmed 0 of 1 that it got right; copied the draft \
+1 times (1 right), overrode it 1 times (1 right)
+
+    Raises:
+        ValueError: when the lengths differ.
+    """
+    if not len(solo) == len(together) == len(same):
+        raise ValueError(
+            f"{len(solo)}, {len(together)} and {len(same)} answers: not the same queries"
+        )
+    rows = list(zip(solo, together, same, strict=True))
+    return Synergy(
+        strong_wrong=sum(not s for s, _, _ in rows),
+        rescued=sum(not s and t for s, t, _ in rows),
+        strong_right=sum(s for s, _, _ in rows),
+        harmed=sum(s and not t for s, t, _ in rows),
+        copied=sum(c for _, _, c in rows),
+        right_copies=sum(c and t for _, t, c in rows),
+        overridden=sum(not c for _, _, c in rows),
+        right_overrides=sum(not c and t for _, t, c in rows),
+    )
+
+
+def _percentiles(figure: float, resampled: Sequence[float], level: float) -> Difference:
+    cut = int((1 - level) / 2 * len(resampled))
+    return Difference(figure, resampled[cut], resampled[-1 - cut])

@@ -71,13 +71,10 @@ def macro_f1(
     _check_lengths(predictions, references)
     if not labels:
         raise ValueError("macro_f1 needs the fixed set of labels, and it is empty")
-    return sum(_label_f1(label, predictions, references) for label in labels) / len(labels)
-
-
-def _label_f1(label: str, predictions: Sequence[str | None], references: Sequence[str]) -> float:
-    hits = sum(p == r == label for p, r in zip(predictions, references, strict=True))
-    mentions = sum(p == label for p in predictions) + sum(r == label for r in references)
-    return 2 * hits / mentions if mentions else 0.0
+    hits = Counter(r for p, r in zip(predictions, references, strict=True) if p == r)
+    mentions = Counter(predictions) + Counter(references)
+    # A label that is mentioned nowhere has no hits either: 0 / 1.
+    return sum(2 * hits[label] / (mentions[label] or 1) for label in labels) / len(labels)
 
 
 def _f1(prediction: str, reference: str) -> float:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from trainer import console
 from trainer.advice import FAILED, advice, exit_code, masked, need
+from trainer.bench_verbs import add_verbs
 from trainer.config import Config
 
 app = typer.Typer(
@@ -457,6 +458,8 @@ def _show_choice(version: str | None, as_json: bool) -> None:
     else:
         console.show(f"in use: {version or 'the bare base model'}")
 
+
+add_verbs(app, _settings)
 
 if __name__ == "__main__":
     main()

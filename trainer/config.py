@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 FILE = "cowest.toml"
 EMBEDDED = "embedded"
 
-_NOT_OURS = {"COWEST_CACHE", "COWEST_DEBUG"}  # of the library and of the command line itself
+# Of the library and of the command line itself.
+_NOT_OURS = {"COWEST_CACHE", "COWEST_DATA", "COWEST_DEBUG"}
 _ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
 
@@ -287,7 +288,7 @@ class Config(_Section):
         if kind in METRICS:
             return METRICS[kind]
         if ":" in kind:
-            named: Evaluator = _attribute(kind)
+            named: Evaluator = attribute(kind)
             return named
         raise ValueError(f"no evaluator {kind!r}{nearest(kind, ['auto', 'judge', *METRICS])}")
 
@@ -443,7 +444,7 @@ def _model(name: str) -> Any:
     """The chat model that `module:attribute` names, or that the function of that name returns."""
     from langchain_core.runnables import Runnable
 
-    found = _attribute(name)
+    found = attribute(name)
     made = found() if callable(found) and not isinstance(found, Runnable) else found
     if not isinstance(made, Runnable):
         raise ValueError(f"{name!r} is a {type(made).__name__}, not a LangChain chat model")
@@ -535,12 +536,16 @@ def _reasons(error: ValidationError, path: Path, overrides: Mapping[Any, Any]) -
     return "; ".join(f"{where(each['loc'])}: {each['msg']}" for each in error.errors())
 
 
-def _attribute(name: str) -> Any:
-    """What `module:attribute` names; modules in the current folder are found, too."""
-    module, _, attribute = name.partition(":")
+def attribute(name: str) -> Any:
+    """What `module:attribute` names; modules in the current folder are found, too.
+
+    Raises:
+        ValueError: when there is no such module, or it has no such attribute.
+    """
+    module, _, wanted = name.partition(":")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # an installed command does not look here by itself
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), wanted)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot load {name!r}: {error}") from None

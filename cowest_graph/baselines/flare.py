@@ -1,0 +1,180 @@
+"""FLARE: look ahead, and retrieve where the coming sentence is uncertain (Jiang et al., 2023).
+
+Knows sentences, token probabilities and passages. A chat endpoint cannot be made to go on within
+its own turn, so it is shown the answer so far and asked for the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
+from langgraph.graph import END, START, StateGraph
+
+from cowest_graph.baselines.parts import (
+    Answered,
+    Asked,
+    Chain,
+    ChatModel,
+    Graph,
+    Materials,
+    Retrieving,
+    State,
+    asking,
+    listed,
+    needed,
+    retrieved,
+    token_logprobs,
+)
+from cowest_graph.calls import in_place
+from cowest_graph.prompts import FORMAT
+
+AHEAD = (
+    "Answer the question. "
+    + FORMAT
+    + "{shown}\n\n{task}Question: {query}\n\nYour answer so far, which you go on from "
+    "without repeating it:\n{so_far}"
+)
+
+_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?=\s)|\n|$)\s*")
+
+
+class LookingAhead(Retrieving, total=False):
+    """The state of the loop."""
+
+    so_far: str  # sentences that stand
+    ahead: str  # the rest, as it would be written now
+    doubt: str | None  # what to look up: the first uncertain sentence without its uncertain words
+    sure: str  # of `ahead`, what comes before the doubt
+    round: int  # retrievals so far
+
+
+def create_flare(
+    strong: ChatModel,
+    retriever: Runnable[str, list[Document]],
+    *,
+    threshold: float = 0.4,
+    rounds: int = 3,
+    task: str = "",
+) -> Graph:
+    """Write ahead; where a sentence is uncertain, look it up and write on from there.
+
+    Args:
+        strong: π_s, without a forced format; its endpoint must answer `logprobs=True`.
+        retriever: over passages.
+        threshold: a token less probable than this makes its sentence uncertain, and is left out of
+            the search.
+        rounds: retrievals at most.
+        task: told before the query.
+
+    Returns:
+        An uncompiled graph from {"query"} to {"answer"}. Invoking it raises ValueError when the
+        endpoint gives no log-probabilities.
+
+    Raises:
+        ValueError: for a threshold outside (0, 1).
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"the threshold is {threshold}; it must lie between 0 and 1")
+    asked: Chain = in_place(_shown) | asking(AHEAD, task=task) | strong.bind(logprobs=True)
+    graph = StateGraph(LookingAhead, input_schema=Asked, output_schema=Answered)
+    graph.add_node("look_ahead", asked | in_place(_doubts(threshold)))
+    graph.add_node("retrieve", retrieved(retriever, by="doubt"))
+    graph.add_node("keep", _keep)
+    graph.add_node("answer", _finish)
+    graph.add_edge(START, "look_ahead")
+    graph.add_conditional_edges("look_ahead", _branch(rounds), ["retrieve", "answer"])
+    graph.add_edge("retrieve", "keep")
+    graph.add_edge("keep", "look_ahead")
+    graph.add_edge("answer", END)
+    return graph
+
+
+def flare(materials: Materials) -> Graph:
+    """FLARE over the training split's passages."""
+    return create_flare(
+        materials.free, needed(materials, "retriever", "FLARE"), task=materials.task
+    )
+
+
+def _shown(state: State) -> dict[str, str]:
+    found = state.get("passages") or []
+    passages = f"\n\nPassages that may help:\n{listed(found)}" if found else ""
+    return {"query": state["query"], "shown": passages, "so_far": state.get("so_far", "")}
+
+
+def _doubts(threshold: float) -> Callable[[AIMessage], dict[str, str | None]]:
+    def doubts(message: AIMessage) -> dict[str, str | None]:
+        tokens = token_logprobs(message, "FLARE")
+        sure, doubt = first_doubt(str(message.text), tokens, math.log(threshold))
+        return {"ahead": str(message.text), "sure": sure, "doubt": doubt}
+
+    return doubts
+
+
+def first_doubt(
+    text: str, tokens: Sequence[tuple[str, float]], lowest: float
+) -> tuple[str, str | None]:
+    """What stands before the first uncertain sentence, and the certain words of that sentence.
+
+    Args:
+        text: what was written.
+        tokens: its tokens in order with their log-probabilities.
+        lowest: log-probability below which a token is uncertain.
+
+    Returns:
+        The text before the uncertain sentence; and what to search for, or None when every sentence
+        is certain.
+
+    >>> tokens = [("It ", -0.1), ("is ", -0.1), ("B12. ", -2.0), ("Yes.", -0.1)]
+    >>> first_doubt("It is B12. Yes.", tokens, -1.0)
+    ('', 'It is')
+    """
+    ends = [match.end() for match in _SENTENCE.finditer(text) if match.group()]
+    spans = _placed(text, tokens)
+    start = 0
+    for end in ends:
+        within = [(a, b, logprob) for a, b, logprob in spans if a < end and b > start]
+        if any(logprob < lowest for _, _, logprob in within):
+            words = "".join(
+                text[max(a, start) : min(b, end)] for a, b, lp in within if lp >= lowest
+            )
+            return text[:start], " ".join(words.split()) or text[start:end].strip()
+        start = end
+    return text, None
+
+
+def _placed(text: str, tokens: Sequence[tuple[str, float]]) -> list[tuple[int, int, float]]:
+    """Where each token is in the text; tokenizers' marks for a space are read as one."""
+    placed, at = [], 0
+    for token, logprob in tokens:
+        said = token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n")
+        found = text.find(said.strip() or said, at)
+        if found < 0 or found - at > len(said) + 8:
+            continue  # an end-of-turn mark, or half of a character
+        placed.append((found, found + len(said.strip() or said), logprob))
+        at = placed[-1][1]
+    return placed
+
+
+def _branch(rounds: int) -> Callable[[State], str]:
+    def branch(state: State) -> str:
+        done = state["doubt"] is None or state.get("round", 0) >= rounds
+        return "answer" if done else "retrieve"
+
+    return branch
+
+
+def _keep(state: State) -> dict[str, str | int]:
+    return {
+        "so_far": state.get("so_far", "") + state["sure"],
+        "round": state.get("round", 0) + 1,
+    }
+
+
+def _finish(state: State) -> dict[str, AIMessage]:
+    return {"answer": AIMessage(state.get("so_far", "") + state["ahead"])}

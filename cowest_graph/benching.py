@@ -1,0 +1,268 @@
+"""Running methods over queries: metered models, and a ledger that pays for no finished call twice.
+
+Knows chat models, compiled graphs and one SQLite file. Knows no domain, no score and no training.
+The bill of a query comes from the ledger also where its calls were paid for earlier, so that a
+bench that was killed ends in the same table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from cowest_graph.domains import Example
+from cowest_graph.evaluators import model_name, whole
+from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.prompts import text_of
+from cowest_graph.state import CallRecord
+
+BILL = "cowest_bill"
+"""The metadata key under which a query's calls are billed."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, reply TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS said (
+    run TEXT NOT NULL, key TEXT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (run, key)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a method said to one query, and what it took."""
+
+    key: str  # of the example
+    text: str | None = None
+    draft: str | None = None
+    failure: str | None = None  # its kind, where the method raised
+    error: str | None = None
+    calls: list[CallRecord] = field(default_factory=list)
+
+
+class Ledger:
+    """Finished calls and finished queries in one SQLite file.
+
+    Args:
+        path: the file; made with its folder. ":memory:" for none.
+
+    >>> ledger = Ledger(":memory:")
+    >>> ledger.keep("run", Said("k", "Answer: 1"))
+    >>> ledger.said("run")["k"].text
+    'Answer: 1'
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        if str(path) != ":memory:":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._bills: dict[str, list[CallRecord]] = defaultdict(list)
+        self._database = sqlite3.connect(path, check_same_thread=False, timeout=60)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.executescript(_TABLES)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def reply(self, key: str) -> dict[str, Any] | None:
+        """A finished call's reply, or None."""
+        found = self._one("SELECT reply FROM calls WHERE key = ?", key)
+        return None if found is None else json.loads(found)
+
+    def keep_reply(self, key: str, reply: Mapping[str, Any]) -> None:
+        """Keep a finished call; the first one of two equal ones stays."""
+        self._write("INSERT OR IGNORE INTO calls VALUES (?, ?)", key, _json(reply))
+
+    def said(self, run: str) -> dict[str, Said]:
+        """The finished queries of a run, by key."""
+        with self._lock:
+            rows = self._database.execute("SELECT key, said FROM said WHERE run = ?", (run,))
+            return {key: Said(**json.loads(said)) for key, said in rows}
+
+    def keep(self, run: str, said: Said) -> None:
+        """Keep a finished query."""
+        self._write("INSERT OR REPLACE INTO said VALUES (?, ?, ?)", run, said.key, _json(said))
+
+    def charge(self, bill: str | None, call: CallRecord) -> None:
+        """Put a call on a query's bill."""
+        with self._lock:
+            self._bills[bill or ""].append(call)
+
+    def bill(self, bill: str) -> list[CallRecord]:
+        """The calls of a bill, which is closed."""
+        with self._lock:
+            return self._bills.pop(bill, [])
+
+    def _one(self, sql: str, *values: str) -> str | None:
+        with self._lock:
+            found = self._database.execute(sql, values).fetchone()
+        return None if found is None else str(found[0])
+
+    def _write(self, sql: str, *values: str) -> None:
+        with self._lock, self._database:
+            self._database.execute(sql, values)
+
+
+class Metered(BaseChatModel):
+    """A chat model whose calls are kept in a ledger, and billed to the query that they are for.
+
+    The same call (model, messages, arguments) is made once; later it costs no time and no money,
+    but is billed with what it took.
+
+    Args:
+        inner: any chat model.
+        role: weak, strong or judge; on the bill.
+        identity: all that its replies depend on beside messages and arguments: model, temperature,
+            seed.
+        ledger: where calls are kept.
+    """
+
+    inner: Any
+    role: str
+    identity: str
+    ledger: Any
+
+    @property
+    def model_name(self) -> str:
+        """The inner model's name."""
+        return model_name(self.inner) or "model"
+
+    @property
+    def _llm_type(self) -> str:
+        return "cowest-metered"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        bill = (run_manager.metadata or {}).get(BILL) if run_manager else None
+        key = self._key(messages, stop, kwargs)
+        reply = self.ledger.reply(key)
+        if reply is None:
+            reply = self._made(messages, stop, kwargs, bill)
+            self.ledger.keep_reply(key, reply)
+        message = AIMessage(**reply["message"])
+        self.ledger.charge(bill, _record(self.role, message, reply["seconds"]))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _made(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        arguments: dict[str, Any],
+        bill: str | None,
+    ) -> dict[str, Any]:
+        started = time.perf_counter()
+        stops = {"stop": stop} if stop else {}
+        try:
+            message = whole(self.inner.invoke(messages, **stops, **arguments))
+        except Exception as error:
+            failed = CallRecord(role=self.role, model=self.model_name, failure=failure_kind(error))
+            self.ledger.charge(bill, failed)
+            raise
+        fields = ("content", "response_metadata", "usage_metadata")
+        return {
+            "message": {name: getattr(message, name) for name in fields},
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _key(
+        self, messages: list[BaseMessage], stop: list[str] | None, arguments: dict[str, Any]
+    ) -> str:
+        asked = [self.identity, convert_to_openai_messages(messages), stop, arguments]
+        return hashlib.sha256(_json(asked).encode()).hexdigest()
+
+
+def answers(
+    graph: Runnable[Any, Any],
+    examples: Sequence[Example],
+    ledger: Ledger,
+    run: str,
+    *,
+    max_concurrency: int = 8,
+) -> Iterator[Said]:
+    """A method's answers, as they finish; those that the ledger has cost nothing.
+
+    A query on which the method raises is given with its failure, and tried again next time.
+    Leaving the iteration starts no further query.
+
+    Args:
+        graph: a compiled method, whose models are `Metered` on the same ledger.
+        examples: whose queries are asked; the method is shown nothing else of them.
+        ledger: of finished calls and queries.
+        run: all that the answers depend on beside the query: method, models, adapter, wording.
+        max_concurrency: queries at a time.
+
+    Raises:
+        Exception: a failure that no further call can escape (a refused key, an unknown model).
+    """
+    known = ledger.said(run)
+    yield from (known[example.key] for example in examples if example.key in known)
+    missing = [example for example in examples if example.key not in known]
+    asked = [{"query": example.query} for example in missing]
+    configs = [
+        RunnableConfig(metadata={BILL: f"{run}/{example.key}"}, max_concurrency=max_concurrency)
+        for example in missing
+    ]
+    for index, result in graph.batch_as_completed(asked, configs, return_exceptions=True):
+        key = missing[index].key
+        calls = ledger.bill(f"{run}/{key}")
+        if isinstance(result, Exception):
+            kind = failure_kind(result)
+            if kind in FATAL:
+                raise result
+            error = f"{type(result).__name__}: {result}"[:500]
+            yield Said(key, failure=kind, error=error, calls=calls)
+            continue
+        said = Said(key, text_of(result["answer"]), _text(result.get("draft")), calls=calls)
+        ledger.keep(run, said)
+        yield said
+
+
+def run_name(*parts: object) -> str:
+    """Sixteen hex digits of all that a run depends on."""
+    return hashlib.sha256(_json([str(part) for part in parts]).encode()).hexdigest()[:16]
+
+
+def _record(role: str, message: AIMessage, seconds: float) -> CallRecord:
+    usage = message.usage_metadata
+    return CallRecord(
+        role=role,
+        model=message.response_metadata.get("model_name"),
+        weak_version=message.response_metadata.get("weak_version"),
+        input_tokens=usage["input_tokens"] if usage else None,
+        output_tokens=usage["output_tokens"] if usage else None,
+        seconds=seconds,
+    )
+
+
+def _text(message: AIMessage | None) -> str | None:
+    return None if message is None else text_of(message)
+
+
+def _json(content: Any) -> str:
+    plain = asdict(content) if isinstance(content, Said) else content
+    return json.dumps(plain, ensure_ascii=False, sort_keys=True, default=str)

@@ -1,0 +1,119 @@
+"""Laws of the metrics: worked cases, scikit-learn's and SQuAD's definitions, exact tests."""
+
+from __future__ import annotations
+
+import collections
+import re
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cowest_graph.benchmark import (
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    statistic_interval,
+    synergy,
+)
+from cowest_graph.metrics import accuracy, exact_match, macro_f1, token_f1
+
+LABELS = ["a", "b", "c", "d"]
+_PAIRS = st.lists(
+    st.tuples(st.sampled_from([*LABELS, None]), st.sampled_from(LABELS)), min_size=1, max_size=30
+)
+_TEXT = st.text(st.sampled_from("ab the an A.,'-\t é1"), max_size=24)
+
+
+def test_worked_cases() -> None:
+    assert exact_match("The Beatles!", ["beatles"]) == 1
+    assert token_f1("4 hours later", ["4 hours", "4"]) == pytest.approx(0.8)
+    # a: hit 1 of 2 predicted and 2 true: 0.5; b: hit 1 of 2 predicted and 1 true: 2/3; c: 0
+    predictions = ["a", "b", "b", "a", None]
+    references = ["a", "a", "b", "c", "c"]
+    assert accuracy(predictions, references) == pytest.approx(2 / 5)
+    assert macro_f1(predictions, references, ["a", "b", "c"]) == pytest.approx((0.5 + 2 / 3) / 3)
+
+
+@given(_PAIRS)
+def test_macro_f1_and_accuracy_are_those_of_scikit_learn(
+    rows: list[tuple[str | None, str]],
+) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    said = [p for p, _ in rows]
+    true = [r for _, r in rows]
+    readable = ["?" if p is None else p for p in said]  # unparsable: a class outside the set
+    expected = sklearn.f1_score(true, readable, labels=LABELS, average="macro", zero_division=0)
+    assert macro_f1(said, true, LABELS) == pytest.approx(expected)
+    assert accuracy(said, true) == pytest.approx(sklearn.accuracy_score(true, readable))
+
+
+def _squad_tokens(text: str) -> list[str]:
+    """SQuAD's evaluation script v1.1 (Rajpurkar et al., 2016), step by step."""
+    text = text.lower()
+    text = "".join(c for c in text if c not in set(string.punctuation))
+    text = re.sub(r"\b(a|an|the)\b", " ", text)
+    return text.split()
+
+
+def _squad_f1(prediction: str, reference: str) -> float:
+    got, wanted = _squad_tokens(prediction), _squad_tokens(reference)
+    common = sum((collections.Counter(got) & collections.Counter(wanted)).values())
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(got), common / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+@given(_TEXT, st.lists(_TEXT, min_size=1, max_size=3))
+def test_exact_match_and_token_f1_are_squads(prediction: str, references: list[str]) -> None:
+    expected = max(
+        float(" ".join(_squad_tokens(prediction)) == " ".join(_squad_tokens(r))) for r in references
+    )
+    assert exact_match(prediction, references) == expected
+    # The script divides by zero tokens' overlap and says 0 where both sides are empty; two empty
+    # answers are equal, so ours says 1, as the later SQuAD 2.0 script does.
+    worded = [r for r in references if _squad_tokens(r) or _squad_tokens(prediction)]
+    if len(worded) == len(references):
+        best = max(_squad_f1(prediction, r) for r in references)
+        assert token_f1(prediction, references) == pytest.approx(best)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40))
+def test_mcnemar_is_the_exact_binomial_test(rows: list[tuple[bool, bool]]) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    found = mcnemar([a for a, _ in rows], [b for _, b in rows])
+    split = found.only_ours + found.only_theirs
+    expected = stats.binomtest(found.only_ours, split, 0.5).pvalue if split else 1.0
+    assert found.p == pytest.approx(expected)
+
+
+@given(_PAIRS)
+def test_an_interval_of_a_mean_is_the_same_either_way(rows: list[tuple[str | None, str]]) -> None:
+    scores = [float(p == r) for p, r in rows]
+    found = statistic_interval(
+        lambda at: sum(scores[i] for i in at) / len(at), len(scores), resamples=100, seed=3
+    )
+    again = mean_interval(scores, resamples=100, seed=3)
+    assert (found.mean, found.low, found.high) == pytest.approx((again.mean, again.low, again.high))
+    assert found.low <= found.high
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_synergy_adds_up_to_the_difference_of_the_scores(
+    rows: list[tuple[bool, bool, bool]],
+) -> None:
+    solo, together, same = ([bool(r[i]) for r in rows] for i in range(3))
+    found = synergy(solo, together, same)
+    assert found.rescued - found.harmed == sum(together) - sum(solo)
+    assert found.strong_wrong + found.strong_right == len(rows)
+    assert found.copied + found.overridden == len(rows)
+    assert found.right_copies + found.right_overrides == sum(together)
+
+
+def test_a_method_is_no_better_than_itself() -> None:
+    scores = [0.0, 1.0, 1.0, 0.0]
+    same = paired_difference(scores, scores)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    assert mcnemar([True, False], [True, False]).p == 1

@@ -1,0 +1,101 @@
+"""The paper's analyses: the same bench with one thing varied (section 4.3, Figures 3 to 5, Limits).
+
+Knows what is varied. Knows no rendering; each variant is a bench of its own in a folder of its own,
+so a study that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trainer.bench import Plan, write
+
+Variant = tuple[str, Plan]
+
+STYLES = ("answer", "knowledge", "chain_of_thought")
+
+
+def styles(plan: Plan) -> Iterator[Variant]:
+    """Draft styles × without and with alignment (Figure 3)."""
+    methods = ("strong_cot", "weak_sft", "cowest", "cowest_aligned")
+    for style in STYLES:
+        yield f"style {style}", replace(plan, style=style, methods=methods)
+
+
+def pairs(plan: Plan, counts: tuple[int, ...]) -> Iterator[Variant]:
+    """The number of preference pairs (Figure 4); 0 is the adapter before alignment.
+
+    Raises:
+        ValueError: for a count below 0.
+    """
+    for count in counts:
+        if count < 0:
+            raise ValueError(f"{count} preference pairs; give counts of 0 and above")
+        training = replace(plan.training, max_pairs=count)
+        methods = ("cowest_aligned",) if count else ("cowest",)
+        yield f"{count} pairs at most", replace(plan, methods=methods, training=training)
+
+
+def rounds(plan: Plan, most: int) -> Iterator[Variant]:
+    """Several rounds of feedback (the paper's first limit)."""
+    yield "0 rounds", replace(plan, methods=("cowest",))
+    for number in range(1, most + 1):
+        training = replace(plan.training, rounds=number)
+        yield (
+            f"{number} rounds",
+            replace(plan, methods=("cowest_aligned",), training=training),
+        )
+
+
+def variants(what: str, plan: Plan, counts: tuple[int, ...]) -> Iterator[Variant]:
+    """The variants of an analysis by its name.
+
+    Args:
+        what: styles, pairs or rounds.
+        plan: of every variant.
+        counts: of pairs; its largest is the most rounds.
+
+    Raises:
+        LookupError: for another name.
+    """
+    if what == "styles":
+        return styles(plan)
+    if what == "pairs":
+        return pairs(plan, counts)
+    if what == "rounds":
+        return rounds(plan, max(counts))
+    raise LookupError(f"no analysis {what!r}; there are: styles, pairs, rounds")
+
+
+def study(
+    variants: Iterator[Variant],
+    folder: Path,
+    run: Callable[[Plan, Path], dict[str, Any]],
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Run every variant; calls that an earlier one made are not made again.
+
+    Args:
+        variants: names and plans.
+        folder: gets one folder a variant.
+        run: a bench of one plan in one folder.
+        say: told of every variant.
+    """
+    found = []
+    before: Path | None = None
+    for name, plan in variants:
+        own = folder / name.replace(" ", "-")
+        own.mkdir(parents=True, exist_ok=True)
+        for shared in ("ledger.db", "traces.db"):
+            if before is not None and not (own / shared).exists() and (before / shared).exists():
+                shutil.copyfile(before / shared, own / shared)
+        say(f"variant: {name}")
+        results = {**run(plan, own), "variant": name}
+        write(own / "bench.json", results)
+        found.append(results)
+        before = own
+    return found

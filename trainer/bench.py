@@ -1,0 +1,433 @@
+"""`cowest bench`: methods × queries × seeds of a domain, and the table.
+
+Knows the order: load and check the data, sample the same queries for every method, make adapters,
+run, score, compare. Knows no rendering (see `report`). Every finished call and query is in the
+folder's ledger: a bench that was killed goes on from there and ends in the same table.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from langchain_core.documents import Document
+
+from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.baselines import METHODS, Materials, Method, named
+from cowest_graph.benching import BILL, Ledger, Metered, Said, answers, run_name
+from cowest_graph.domains import (
+    Domain,
+    Example,
+    Row,
+    data_hash,
+    distinct,
+    shown_references,
+    without_duplicates,
+)
+from cowest_graph.evaluators import Evaluator, model_name
+from cowest_graph.retrieval import Hybrid, Lexical, Semantic, passages
+from cowest_graph.scoreboard import (
+    Outcome,
+    Place,
+    Price,
+    Standing,
+    compare,
+    decompose,
+    outcomes,
+    standing,
+)
+from trainer.bench_adapters import Training, Workshop, plain
+from trainer.job import Kind, TrainingJob
+
+Say = Callable[[str], None]
+_SOLO = ("strong_cot", "strong")  # whose answers the drafts are held against
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a bench.
+
+    Args:
+        weak: π_w, greedy; it follows `adapters` where there are any.
+        strong: π_s, greedy.
+        strong_free: the same without a forced format; None for `strong` itself.
+        drafting: the weak model as it samples drafts for feedback; None for `weak`.
+        evaluator: scores the collection's answers; None for the domain's metric.
+        adapters: the registry; None where the weak model has no adapters.
+        job: the training job of a recipe.
+    """
+
+    weak: Any
+    strong: Any
+    strong_free: Any = None
+    drafting: Any = None
+    evaluator: Evaluator | None = None
+    adapters: AdapterRegistry | None = None
+    job: Callable[[Kind], TrainingJob] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared on what.
+
+    Args:
+        methods: names, or "all".
+        split: that is tested on.
+        limit: queries a seed; None for the whole split.
+        seeds: each draws its queries, its training rows, and trains its adapters.
+        style: the draft style; None for the domain's.
+        training: how adapters are made; its seed is the bench's.
+        probes: training queries that SKR and SuperICL try beforehand.
+        max_concurrency: queries at a time.
+        embeddings: rank passages by meaning, too, where the packaged model is installed.
+    """
+
+    methods: tuple[str, ...] = ("all",)
+    split: str = "dev"
+    limit: int | None = 50
+    seeds: tuple[int, ...] = (0,)
+    style: str | None = None
+    training: Training = field(default_factory=Training)
+    probes: int = 8
+    max_concurrency: int = 8
+    embeddings: bool = True
+
+
+@dataclass
+class _Seed:
+    """One seed's part of a bench."""
+
+    seed: int
+    test: list[Example]
+    materials: Materials
+    workshop: Workshop
+
+
+def run_bench(
+    domain: Domain,
+    plan: Plan,
+    models: Models,
+    folder: Path,
+    *,
+    data: Path | None = None,
+    prices: Mapping[str, Price] | None = None,
+    command: str = "",
+    say: Say = print,
+) -> dict[str, Any]:
+    """Compare methods on the same queries of a domain.
+
+    Args:
+        domain: the task.
+        plan: methods, queries, seeds.
+        models: weak and strong.
+        folder: keeps the ledger, traces and results; the same folder again goes on from there.
+        data: folder of the domain's files; None for the domain's own way.
+        prices: dollars a million tokens, by role (weak, strong, judge).
+        command: that made it, for the report.
+        say: told of every step.
+
+    Returns:
+        The results as plain data, which are also in folder/bench.json.
+
+    Raises:
+        LookupError: for a method or split that there is not.
+        ValueError: for an empty split or a label outside the set, or when no method could run.
+    """
+    methods = named(plan.methods)
+    train, test = domain.load("train", data), domain.load(plan.split, data)
+    findings = check(domain, train, test, domain.rows(plan.split, data)[0])
+    train, test = without_duplicates(distinct(train), test)[0], distinct(test)
+    if not train:
+        raise ValueError(f"{domain.name}: every training query is in the split {plan.split!r}")
+    for finding in findings:
+        say(f"data: {finding}")
+    found: dict[str, dict[Place, Outcome]] = {m.name: {} for m in methods}
+    failures: dict[str, list[Said]] = {m.name: [] for m in methods}
+    notes: dict[str, str] = {}
+    once: dict[str, Any] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    with Ledger(folder / "ledger.db") as ledger:
+        for number in plan.seeds:
+            seed = _prepared(domain, plan, models, ledger, folder, train, test, number, say)
+            for method in methods:
+                said, note = _run(domain, method, plan, seed, ledger, say)
+                notes[method.name] = note
+                found[method.name] |= outcomes(domain, seed.test, said, number)
+                failures[method.name] += [each for each in said if each.text is None]
+            once[str(number)] = seed.workshop.once
+    rows = _table(domain, methods, found, failures, notes, prices)
+    results = {
+        "domain": domain.name,
+        "primary": domain.primary,
+        "plan": _plain(plan),
+        "command": command,
+        "data_hash": data_hash(test),
+        "queries": len({key for place in found.values() for _, key in place}),
+        "weak": model_name(models.weak),
+        "strong": model_name(models.strong),
+        "findings": findings,
+        "once": once,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "rows": rows,
+    }
+    write(folder / "bench.json", results)
+    _write_answers(folder / "answers.jsonl", found, test)
+    return results
+
+
+def check(
+    domain: Domain, train: Sequence[Example], test: Sequence[Example], rows: Sequence[Row] = ()
+) -> list[str]:
+    """What is wrong with the data, in sentences; none when nothing is.
+
+    Args:
+        domain: the task.
+        train, test: its examples.
+        rows: of the test split, to look for a reference that is shown in the query.
+
+    Raises:
+        ValueError: when a test query has no reference.
+    """
+    found: list[str] = []
+    shared = without_duplicates(train, test)[1]
+    if shared:
+        found.append(f"{shared} training queries are in the test split, too; they are left out")
+    repeated = len(test) - len(distinct(test))
+    if repeated:
+        found.append(f"{repeated} test queries are asked twice; each is asked once")
+    without = sum(example.reference is None for example in test)
+    if without:
+        raise ValueError(
+            f"{domain.name}: {without} of {len(test)} test queries have no reference; this split "
+            "cannot be scored"
+        )
+    if gold := shown_references(domain, rows):
+        found.append(
+            f"the fields {', '.join(gold)} decide the reference and are shown in the query: is the "
+            "answer planted in it?"
+        )
+    return found
+
+
+def _prepared(
+    domain: Domain,
+    plan: Plan,
+    models: Models,
+    ledger: Ledger,
+    folder: Path,
+    train: Sequence[Example],
+    test: Sequence[Example],
+    seed: int,
+    say: Say,
+) -> _Seed:
+    train, sample = list(train), list(test)
+    random.Random(seed).shuffle(train)
+    random.Random(seed).shuffle(sample)
+    style = plan.style or domain.style
+
+    def metered(model: Any, role: str, extra: str = "") -> Metered:
+        return Metered(inner=model, role=role, identity=_identity(model, extra), ledger=ledger)
+
+    strong = metered(models.strong, "strong", "format")
+    free = None if models.strong_free is None else metered(models.strong_free, "strong", "free")
+    materials = Materials(
+        weak=metered(models.weak, "weak"),
+        strong=strong,
+        strong_free=free,
+        prompts=domain.prompts(style),
+        task=" ".join(filter(None, (domain.task, domain.strong_task))),
+        weak_task=domain.task,
+        retriever=_retriever(domain, train, plan.embeddings),
+        similar=_similar(plan.embeddings),
+        examples=train,
+        read=domain.read,
+        score=lambda text, e: domain.score(text, e.query, e.reference or "")[domain.primary],
+        probes=plan.probes,
+    )
+    workshop = Workshop(
+        domain=domain,
+        training=replace(plan.training, seed=seed),
+        train=train,
+        weak=models.drafting or models.weak,
+        materials=materials,
+        evaluator=models.evaluator,
+        adapters=models.adapters,
+        job=models.job,
+        folder=folder,
+        style=style,
+        say=say,
+        max_concurrency=plan.max_concurrency,
+    )
+    return _Seed(seed, sample[: plan.limit], materials, workshop)
+
+
+def _identity(model: Any, extra: str) -> str:
+    """What replies depend on, without the version in use: a bound adapter is part of each call."""
+    bound = getattr(model, "bound", model)
+    parameters = dict(getattr(bound, "_identifying_params", {}))
+    parameters.pop("weak_version", None)
+    return f"{model_name(model)} {sorted(parameters.items(), key=str)} {extra}"
+
+
+def _retriever(domain: Domain, train: Sequence[Example], embeddings: bool) -> Any:
+    documents = passages(train)
+    if domain.retriever is not None:
+        return domain.retriever([d.page_content for d in documents])
+    try:
+        return Hybrid(documents=documents) if embeddings else Lexical(documents=documents)
+    except ImportError:
+        return None
+
+
+def _similar(embeddings: bool) -> Callable[[Sequence[Document], int], Any]:
+    def similar(documents: Sequence[Document], k: int) -> Any:
+        kind = Semantic if embeddings else Lexical
+        return kind(documents=list(documents), k=k)
+
+    return similar
+
+
+def _run(
+    domain: Domain, method: Method, plan: Plan, seed: _Seed, ledger: Ledger, say: Say
+) -> tuple[list[Said], str]:
+    """One method's answers, and a note for its row; a method that cannot run says why."""
+    materials, workshop = seed.materials, seed.workshop
+    try:
+        version, note = None, ""
+        if method.adapter is not None:
+            made = workshop.adapter(method.adapter)
+            version, note = made.version, made.note
+        weak = materials.weak if version is None else materials.weak.bind(adapter=version)
+        config: Any = {
+            "metadata": {BILL: f"before {method.name}"},
+            "max_concurrency": plan.max_concurrency,
+        }
+        graph = method.build(replace(materials, weak=weak, config=config)).compile()
+    except (ValueError, LookupError, ImportError) as error:
+        say(f"{method.name}: left out: {error}")
+        return [], f"left out: {error}"
+    if before := ledger.bill(f"before {method.name}"):
+        workshop.once[f"{method.name}_calls"] = len(before)
+    run = run_name(
+        method.name,
+        materials.prompts.version,
+        materials.task,
+        materials.weak.identity if method.adapter else "",
+        materials.strong.identity,
+        version,
+        data_hash(materials.examples[: plan.probes]),
+        len(materials.examples),
+        plan.embeddings,
+    )
+    said: list[Said] = []
+    for each in answers(graph, seed.test, ledger, run, max_concurrency=plan.max_concurrency):
+        said.append(each)
+        if each.error is not None:
+            say(f"{method.name}: a query failed: {each.error}")
+    say(f"{method.name}, seed {seed.seed}: {_so_far(domain, said, seed)}")
+    return said, note
+
+
+def _so_far(domain: Domain, said: Sequence[Said], seed: _Seed) -> str:
+    scored = outcomes(domain, seed.test, said, seed.seed).values()
+    if not scored:
+        return "no answer"
+    mean = sum(o.scores[domain.primary] for o in scored) / len(scored)
+    return f"{domain.primary} {mean:.3f} on {len(scored)} queries"
+
+
+def _table(
+    domain: Domain,
+    methods: Sequence[Method],
+    found: Mapping[str, dict[Place, Outcome]],
+    failures: Mapping[str, Sequence[Said]],
+    notes: Mapping[str, str],
+    prices: Mapping[str, Price] | None,
+) -> list[dict[str, Any]]:
+    ran = [m for m in methods if found[m.name]]
+    if not ran:
+        why = "; ".join(f"{name}: {_why(failures[name], notes[name])}" for name in notes)
+        raise ValueError(f"{domain.name}: no method answered a query ({why})")
+    rows = {
+        m.name: standing(
+            domain,
+            m.name,
+            m.family,
+            found[m.name],
+            failed=len(failures[m.name]),
+            prices=prices,
+            note=_note(notes[m.name], failures[m.name]),
+        )
+        for m in ran
+    }
+    best = _best_single(domain, ran, rows)
+    solo = next((name for name in _SOLO if found.get(name)), None)
+    table = []
+    for method in ran:
+        row = rows[method.name]
+        if best is not None and method.name != best:
+            difference, test = compare(domain, found[method.name], found[best])
+            row = replace(row, difference=difference, test=test)
+        if solo is not None:
+            row = replace(row, synergy=decompose(domain, found[method.name], found[solo]))
+        table.append({**asdict(row), "against": best})
+    left_out = [m for m in methods if not found[m.name]]
+    for m in left_out:
+        why = _why(failures[m.name], notes[m.name])
+        table.append({"method": m.name, "family": m.family, "scored": 0, "note": why})
+    order = {name: n for n, name in enumerate(METHODS)}
+    return sorted(table, key=lambda row: order[row["method"]])
+
+
+def _best_single(domain: Domain, ran: Sequence[Method], rows: Mapping[str, Standing]) -> str | None:
+    single = [m.name for m in ran if m.single]
+    return max(single, key=lambda n: rows[n].scores[domain.primary].mean) if single else None
+
+
+def _note(note: str, failed: Sequence[Said]) -> str:
+    if not failed:
+        return note
+    return "; ".join(filter(None, [note, f"{len(failed)} failed: {failed[0].error}"]))
+
+
+def _why(failed: Sequence[Said], note: str) -> str:
+    return _note(note, failed) or "no query was answered"
+
+
+def _plain(plan: Plan) -> dict[str, Any]:
+    return {**asdict(plan), "training": plain(plan.training)}
+
+
+def write(path: Path, content: Any) -> None:
+    """Write JSON that appears when it is whole."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _write_answers(
+    path: Path, found: Mapping[str, Mapping[Place, Outcome]], test: Sequence[Example]
+) -> None:
+    """Every answer beside its reference, for a look at what the figures hide."""
+    queries = {example.key: example.query for example in test}
+    with path.open("w", encoding="utf-8") as file:
+        for method, places in found.items():
+            for (seed, key), outcome in sorted(places.items()):
+                line = {
+                    "method": method,
+                    "seed": seed,
+                    "query": queries[key],
+                    "answer": outcome.answer,
+                    "reference": outcome.reference,
+                    "draft_answer": outcome.draft_answer,
+                    "scores": dict(outcome.scores),
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")

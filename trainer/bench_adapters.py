@@ -1,0 +1,252 @@
+"""The adapters that compared methods want, made when they are wanted: SFT, and DPO by a labeller.
+
+Knows the order (SFT, drafts and feedback, pairs, DPO) and names that say what went in, so that a
+bench that is started again finds what it made. Knows no method and no score of one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cowest_graph.adapters import BASE, AdapterRegistry
+from cowest_graph.baselines import Adapter, Materials
+from cowest_graph.baselines.collaborating import rlaif_labeller, rlwf_labeller
+from cowest_graph.benching import run_name
+from cowest_graph.collecting import collect
+from cowest_graph.domains import Domain, Example
+from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
+from cowest_graph.graph import create_collector
+from cowest_graph.traces import Trace, TraceStore
+from trainer.job import Kind, TrainingJob
+from trainer.launch import train_dpo, train_sft
+from trainer.rows import demonstrations, preferences
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How adapters are made.
+
+    Args:
+        train_rows: of the training split, for SFT; None for all.
+        feedback_rows: training queries that drafts are collected on.
+        num_drafts: K, drafts a query.
+        max_pairs: preference pairs that are trained on, at most; None for all.
+        rounds: of feedback; each starts from the adapter of the one before.
+        seed: of the training samples and of training.
+    """
+
+    train_rows: int | None = 500
+    feedback_rows: int = 40
+    num_drafts: int = 5
+    max_pairs: int | None = None
+    rounds: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Made:
+    """An adapter, and what the table says of it."""
+
+    version: str | None  # None: the weak model as it is
+    note: str = ""
+
+
+@dataclass
+class Workshop:
+    """Makes adapters of one domain and one seed; each once.
+
+    Args:
+        domain: whose wording and metric are used.
+        training: how much.
+        train: the training split, without what is tested on.
+        weak: a weak model that follows `adapters`, sampling as it should for drafts.
+        materials: with metered models; the strong model refines with it, labellers are made of it.
+        evaluator: of the collection; the domain's metric when None.
+        adapters: the registry; None where the weak model has no adapters.
+        job: the training job of a recipe.
+        folder: for traces.
+        style: the draft style.
+        say: told of every step.
+        max_concurrency: queries at a time.
+    """
+
+    domain: Domain
+    training: Training
+    train: Sequence[Example]
+    weak: Any
+    materials: Materials
+    evaluator: Evaluator | None
+    adapters: AdapterRegistry | None
+    job: Callable[[Kind], TrainingJob] | None
+    folder: Path
+    style: str
+    say: Say
+    max_concurrency: int = 8
+    once: dict[str, Any] = field(default_factory=dict)
+    """What was done once, for all queries: rows, traces, pairs, calls."""
+    _made: dict[str, Made] = field(default_factory=dict)
+
+    def adapter(self, kind: Adapter) -> Made:
+        """The adapter of a kind.
+
+        Raises:
+            ValueError: when the weak model has no adapters, and the kind is one that must be
+                trained.
+        """
+        if kind not in self._made:
+            self._made[kind] = self._make(kind)
+        return self._made[kind]
+
+    def _make(self, kind: Adapter) -> Made:
+        if self.adapters is None or self.job is None:
+            return _untrained(kind)
+        if kind == "base":
+            return Made(BASE)
+        if kind == "sft":
+            return self._sft(self.adapters, self.job("sft"))
+        return self._aligned(kind, self.adapters, self.job("dpo"))
+
+    def _sft(self, adapters: AdapterRegistry, job: TrainingJob) -> Made:
+        job = replace(job, seed=self.training.seed)
+        prompt = self.domain.prompts(self.style).draft
+        taught = [example.as_row() for example in self.train[: self.training.train_rows]]
+        rows = demonstrations(taught, style=self.style, prompt=prompt)
+        if not rows:
+            return Made(BASE, f"no SFT: {rows.report}")
+        self.once["demonstrations"] = len(rows)
+        name = self._name("sft", rows, job)
+        if name not in adapters:
+            self.say(f"SFT on {rows.report}")
+            train_sft(rows, job, adapters, name=name, progress=self._told("SFT"))
+        return Made(name)
+
+    def _aligned(self, kind: Adapter, adapters: AdapterRegistry, job: TrainingJob) -> Made:
+        job = replace(job, seed=self.training.seed)
+        start = self.adapter("sft")
+        rounds = self.training.rounds if kind == "dpo" else 1
+        for number in range(1, rounds + 1):
+            traces = self._traces(start.version or BASE)
+            rows = preferences(self._relabelled(kind, traces))
+            pairs = list(rows)[: self.training.max_pairs]
+            self.say(f"{kind}, round {number}: {rows.report}")
+            self.once[f"{kind}_pairs"] = len(pairs)
+            if not pairs or start.version in (None, BASE):
+                why = "no pairs" if not pairs else "no SFT adapter to start from"
+                return Made(start.version, f"{why}: the adapter before it is used")
+            name = self._name(kind, pairs, job, start.version)
+            if name not in adapters:
+                train_dpo(
+                    pairs, job, adapters, start=start.version, name=name, progress=self._told(kind)
+                )
+            start = Made(name, f"{len(pairs)} pairs" + (f", round {number}" * (rounds > 1)))
+        return start
+
+    def _traces(self, version: str) -> list[Trace]:
+        """Drafts of one adapter on the feedback queries, with the strong model's answers scored."""
+        rows = [e.as_row() for e in self.train[-self.training.feedback_rows :]]
+        drafting = self.weak.bind(adapter=version)
+        evaluator = self.evaluator or self.domain.evaluator()
+        with TraceStore(f"sqlite:///{self.folder / 'traces.db'}") as store:
+            collector = create_collector(
+                drafting,
+                self.materials.strong,
+                evaluator=evaluator,
+                traces=store,
+                num_drafts=self.training.num_drafts,
+                prompts=self.domain.prompts(self.style),
+                style=self.style,
+                domain=self.domain.name,
+            ).compile()
+            self.say(f"feedback on {len(rows)} queries, {self.training.num_drafts} drafts each")
+            found: list[Trace] = []
+            for outcome in collect(collector, rows, max_concurrency=self.max_concurrency):
+                if outcome.trace is None:
+                    self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
+                else:
+                    found.append(outcome.trace)
+        self.once["traces"] = len(found)
+        self.once["feedback_calls"] = _calls(found)
+        return sorted(found, key=lambda trace: trace.query)
+
+    def _relabelled(self, kind: Adapter, traces: Sequence[Trace]) -> list[Trace]:
+        if kind == "dpo":
+            return list(traces)
+        make = rlwf_labeller if kind == "rlwf" else rlaif_labeller
+        labeller = make(replace(self.materials, weak=self.materials.weak.bind(adapter=BASE)))
+        return relabelled(traces, labeller, max_concurrency=self.max_concurrency)
+
+    def _name(self, kind: str, rows: Sequence[Any], job: TrainingJob, start: str = "") -> str:
+        made_of = run_name(json.dumps(rows, sort_keys=True, default=str), job.to_json(), start)
+        return f"{self.domain.name}-{kind}-{made_of[:8]}"
+
+    def _told(self, what: str) -> Callable[[Mapping[str, Any]], None]:
+        def told(line: Mapping[str, Any]) -> None:
+            if "step" in line and (line["step"] % 20 == 0 or line["step"] == line.get("steps")):
+                self.say(f"{what}: step {line['step']}/{line.get('steps')}, loss {line['loss']}")
+
+        return told
+
+
+def relabelled(
+    traces: Sequence[Trace], labeller: Evaluator, *, max_concurrency: int = 8
+) -> list[Trace]:
+    """The same drafts, scored by someone who sees a draft alone; the pairing rule stays.
+
+    A draft helps when the labeller finds it better than the mean of its query's drafts, which
+    takes the place of the solo score. Drafts without a score are in no pair.
+
+    Args:
+        traces: of a collection.
+        labeller: an evaluator; it is shown no reference.
+        max_concurrency: drafts at a time.
+    """
+    from langchain_core.messages import AIMessage
+
+    slots = [(t, a) for t in traces for a in t.attempts if a.draft is not None]
+    asked = [keywords(t.query, AIMessage(str(a.draft)), None) for t, a in slots]
+    said = as_evaluator(labeller).batch(
+        asked, {"max_concurrency": max_concurrency}, return_exceptions=True
+    )
+    scores = {
+        (trace.key, attempt.index): None if isinstance(s, Exception) else s.get("score")
+        for (trace, attempt), s in zip(slots, said, strict=True)
+    }
+    found: list[Trace] = []
+    for trace in traces:
+        attempts = [
+            {**a.model_dump(), "gain": None, "score": scores.get((trace.key, a.index))}
+            for a in trace.attempts
+        ]
+        known = [a["score"] for a in attempts if a["score"] is not None]
+        mean = sum(known) / len(known) if known else None
+        fields = {**trace.model_dump(), "solo_score": mean, "attempts": attempts}
+        found.append(Trace.model_validate(fields))
+    return found
+
+
+def _untrained(kind: Adapter) -> Made:
+    if kind in ("base", "sft"):
+        return Made(None, "" if kind == "base" else "the weak model as it is: it has no adapters")
+    raise ValueError(
+        f"the adapter {kind!r} must be trained, and the weak model has no adapters of ours; set "
+        "[weak] to a model in this process, or leave the method out"
+    )
+
+
+def _calls(traces: Sequence[Trace]) -> dict[str, int]:
+    roles: dict[str, int] = {}
+    for trace in traces:
+        for call in [*trace.calls, *(c for a in trace.attempts for c in a.calls)]:
+            roles[call.role] = roles.get(call.role, 0) + 1
+    return roles
+
+
+def plain(training: Training) -> dict[str, Any]:
+    """The settings as plain data."""
+    return asdict(training)

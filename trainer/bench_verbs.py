@@ -1,0 +1,291 @@
+"""`cowest bench`, `analyse` and `report`: options, models from the configuration, what is printed.
+
+Knows options and the configuration. Knows no method and no score.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trainer import console
+from trainer.advice import need
+from trainer.config import EMBEDDED, Config, attribute
+
+if TYPE_CHECKING:
+    from cowest_graph.domains import Domain
+    from cowest_graph.scoreboard import Price
+    from trainer.bench import Models, Plan
+
+Load = Callable[[Path | None], Config]
+
+DomainName = Annotated[str, typer.Option("--domain", help="`module:attribute` of a Domain.")]
+Out = Annotated[Path, typer.Option("--out", help="Ledger, adapters and results; goes on there.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the domains' files; or COWEST_DATA.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Queries a seed; all without it.")]
+Seeds = Annotated[str, typer.Option(help="Such as 0,1,2.")]
+Split = Annotated[str, typer.Option(help="That is tested on.")]
+Style = Annotated[str | None, typer.Option(help="Draft style; the domain's own without it.")]
+TrainRows = Annotated[int | None, typer.Option(min=1, help="For SFT; all without it.")]
+Feedback = Annotated[int, typer.Option(min=1, help="Queries that feedback is collected on.")]
+Drafts = Annotated[int, typer.Option(min=1, help="K, drafts a feedback query.")]
+Probes = Annotated[int, typer.Option(min=1, help="Training queries SKR and SuperICL try first.")]
+Prices = Annotated[
+    Path | None,
+    typer.Option(help="TOML: [weak], [strong], [judge] with input and output, $ a million tokens."),
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Queries at a time.")]
+NoEmbeddings = Annotated[
+    bool, typer.Option("--no-embeddings", help="Retrieve by words alone (BM25).")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+_GOES_ON = "finished calls are kept, the same command goes on from there"
+ANALYSES = ("styles", "pairs", "rounds")
+
+
+def add_verbs(app: typer.Typer, load: Load) -> None:
+    """Add bench, analyse and report to the command line.
+
+    Args:
+        app: the command line.
+        load: reads the configuration.
+    """
+
+    @app.command()
+    def bench(
+        domain: DomainName,
+        methods: Annotated[str, typer.Option(help="Such as weak,strong,cowest; or all.")] = "all",
+        limit: Limit = 50,
+        seeds: Seeds = "0",
+        out: Out = Path("cowest-bench"),
+        split: Split = "dev",
+        style: Style = None,
+        data: Data = None,
+        train_rows: TrainRows = 500,
+        feedback: Feedback = 40,
+        drafts: Drafts = 5,
+        probes: Probes = 8,
+        prices: Prices = None,
+        concurrency: Concurrency = 8,
+        no_embeddings: NoEmbeddings = False,
+        config: ConfigFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Compare methods on the same queries: scores with intervals, costs, what drafts did."""
+        plan = _plan(methods, limit, seeds, split, style, train_rows, feedback, drafts, probes)
+        plan = replace(plan, max_concurrency=concurrency, embeddings=not no_embeddings)
+        with _benching(load(config), out, data, prices) as run:
+            results = run(_domain(domain), plan, out)
+        _show([results], out, as_json)
+
+    @app.command()
+    def analyse(
+        what: Annotated[str, typer.Argument(help=f"{', '.join(ANALYSES)}.")],
+        domain: DomainName,
+        counts: Annotated[
+            str, typer.Option(help="Of pairs to compare; or the most rounds.")
+        ] = "0,8,16,32",
+        limit: Limit = 50,
+        seeds: Seeds = "0",
+        out: Out = Path("cowest-analysis"),
+        split: Split = "dev",
+        style: Style = None,
+        data: Data = None,
+        train_rows: TrainRows = 500,
+        feedback: Feedback = 40,
+        drafts: Drafts = 5,
+        concurrency: Concurrency = 8,
+        config: ConfigFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """The paper's analyses: draft styles, number of pairs, rounds of feedback."""
+        from trainer.analyses import study, variants
+
+        plan = _plan("all", limit, seeds, split, style, train_rows, feedback, drafts, 8)
+        plan = replace(plan, max_concurrency=concurrency)
+        varied = variants(what, plan, _numbers(counts, "--counts"))
+        named = _domain(domain)
+        with _benching(load(config), out, data, None) as run:
+            results = study(varied, out, lambda p, f: run(named, p, f), console.note)
+        _show(results, out, as_json)
+
+    @app.command()
+    def report(
+        folders: Annotated[list[Path], typer.Argument(help="Of benches; or bench.json files.")],
+        out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("."),
+        name: Annotated[str, typer.Option(help="Of the files.")] = "report",
+    ) -> None:
+        """One HTML page and Markdown of one or more benches, with plots."""
+        from trainer.report import load as load_results
+        from trainer.report import save
+
+        for path in save(load_results(folders), out, name):
+            console.show(str(path))
+
+
+def _plan(
+    methods: str,
+    limit: int | None,
+    seeds: str,
+    split: str,
+    style: str | None,
+    train_rows: int | None,
+    feedback: int,
+    drafts: int,
+    probes: int,
+) -> Plan:
+    from trainer.bench import Plan
+    from trainer.bench_adapters import Training
+
+    return Plan(
+        methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
+        split=split,
+        limit=limit,
+        seeds=_numbers(seeds, "--seeds"),
+        style=style,
+        training=Training(train_rows=train_rows, feedback_rows=feedback, num_drafts=drafts),
+        probes=probes,
+    )
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} must be whole numbers such as 0,1,2, not {text!r}") from None
+    return found
+
+
+def _domain(name: str) -> Domain:
+    from cowest_graph.domains import Domain
+
+    if ":" not in name:
+        raise ValueError(
+            f"--domain is module:attribute, such as examples.medicine.domain:medmcqa, not {name!r}"
+        )
+    found = attribute(name)
+    if not isinstance(found, Domain):
+        raise ValueError(f"{name!r} is a {type(found).__name__}, not a Domain")
+    return found
+
+
+@contextmanager
+def _benching(
+    settings: Config, out: Path, data: Path | None, prices: Path | None
+) -> Iterator[Callable[[Domain, Plan, Path], dict[str, Any]]]:
+    """A bench with the configured models, loaded once."""
+    from trainer.bench import run_bench
+
+    command = shlex.join(["cowest", *sys.argv[1:]])
+    known = None if prices is None else read_prices(prices)
+    with _models(settings, out) as models, console.kept(_GOES_ON):
+
+        def run(domain: Domain, plan: Plan, folder: Path) -> dict[str, Any]:
+            return run_bench(
+                domain,
+                plan,
+                models,
+                folder,
+                data=data,
+                prices=known,
+                command=command,
+                say=console.note,
+            )
+
+        yield run
+
+
+@contextmanager
+def _models(settings: Config, out: Path) -> Iterator[Models]:
+    """The configured models, greedy; adapters of the bench's own beside its results."""
+    from cowest_graph import AdapterRegistry
+    from trainer.bench import Models
+
+    strong = settings.strong_model(temperature=0.0)
+    evaluator = settings.evaluator_named() if settings.evaluator_kind == "judge" else None
+    free = _free(settings)
+    if not settings.weak_is_local:
+        with settings.live_weak(temperature=0.0) as weak:
+            yield Models(weak, strong, free, evaluator=evaluator)
+        return
+    need("local", "train")
+    from cowest_graph import LocalWeak
+
+    section = settings.weak
+    registry = AdapterRegistry(out / "adapters")
+    model = LocalWeak(
+        settings.weak_folder(),
+        adapters=registry,
+        temperature=0.0,
+        top_p=section.top_p,
+        max_tokens=section.max_tokens,
+    )
+    with model as weak:
+        # One engine serves both: a bound temperature is an argument of the call.
+        drafting = weak.bind(temperature=section.temperature, seed=settings.train.seed)
+        yield Models(weak, strong, free, drafting, evaluator, registry, settings.job)
+
+
+def _free(settings: Config) -> Any:
+    """The strong model without a forced format, where there is one to lift."""
+    if settings.strong.model == EMBEDDED:
+        from cowest_graph import embedded
+
+        return embedded.strong_model(grammar=None, temperature=0.0)
+    if settings.strong.response_format == "text":
+        return None
+    plain = settings.strong.model_copy(update={"response_format": "text"})
+    return settings.model_copy(update={"strong": plain}).strong_model(temperature=0.0)
+
+
+def read_prices(path: Path) -> dict[str, Price]:
+    """Prices by role from a TOML file.
+
+    Raises:
+        ValueError: for another section, or a section without input and output.
+    """
+    from cowest_graph.scoreboard import ROLES, Price
+
+    given = tomllib.loads(path.read_text(encoding="utf-8"))
+    found = {}
+    for role, price in given.items():
+        if role not in ROLES:
+            raise ValueError(f"{path}: no role [{role}]; there are: {', '.join(ROLES)}")
+        try:
+            found[role] = Price(float(price["input"]), float(price["output"]))
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{path}: [{role}] needs input and output, in $ a million tokens"
+            ) from None
+    return found
+
+
+def _show(results: list[dict[str, Any]], out: Path, as_json: bool) -> None:
+    from trainer.report import comparisons, header, notes, save, table, title
+
+    saved = save(results, out)
+    if as_json:
+        print(json.dumps(results, default=str))
+    else:
+        for each in results:
+            shown = Table(*header(each), title=title(each))
+            for row in table(each):
+                shown.add_row(*row)
+            console.show_table(shown)
+            for line in [*comparisons(each), *notes(each)]:
+                console.show(line)
+    console.note(f"saved: {', '.join(str(path) for path in saved)}")
