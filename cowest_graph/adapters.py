@@ -166,6 +166,16 @@ class AdapterRegistry:
             return chosen.current
         return candidate
 
+    def choice(self) -> dict[str, Any]:
+        """All that is chosen, at one moment: `current`, `routes` and `shadow`, as plain data.
+
+        Raises:
+            ValueError: when the choice file is damaged.
+        """
+        chosen = self._files.chosen
+        now = {"current": chosen.current, "routes": dict(chosen.routes), "shadow": chosen.shadow}
+        return now
+
     def promote(self, name: str) -> None:
         """Choose a version: running models use it from their next request on.
 
@@ -289,7 +299,7 @@ class AdapterRegistry:
         found = set()
         for name in self.names():
             with suppress(ValueError):
-                check_folder(self._at(name))
+                self._check(name)
                 found.add(name)
         return found
 
@@ -412,8 +422,13 @@ class AdapterRegistry:
         """A version that can be used; None is the bare base model."""
         if name == BASE:
             return None
-        check_folder(self.path(name))
+        self._check(name)
         return name
+
+    def _check(self, name: str) -> None:
+        """What a running model needs of a version: its card, its configuration, its tensors."""
+        check_folder(self.path(name))
+        self.card(name)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

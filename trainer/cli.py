@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from trainer import console
+from trainer.adapter_verbs import add_adapter_verbs
 from trainer.advice import FAILED, advice, exit_code, masked, need
 from trainer.bench_verbs import add_verbs
 from trainer.config import Config
@@ -144,6 +144,7 @@ def ask(
     """Answer one query: the weak model drafts, the strong model refines, a trace is kept."""
     from cowest_graph import create_collaboration
     from cowest_graph.prompts import text_of
+    from cowest_graph.shadows import wait_for_shadows
 
     if not query.strip():
         raise ValueError("the query is empty")
@@ -157,15 +158,16 @@ def ask(
             domain=settings.collect.domain,
         ).compile()
         said = graph.invoke({"query": query})
-    draft, answer = said["draft"], said["answer"]
-    version = draft.response_metadata.get("weak_version")
-    parts = {"weak_version": version, "draft": text_of(draft), "answer": text_of(answer)}
-    if as_json:
-        console.show_json(parts)
-        return
-    console.show(f"draft ({version or settings.weak.model}):\n{parts['draft']}", style="dim")
-    console.show("answer:", style="bold")
-    console.show(parts["answer"])
+        version = said["draft"].response_metadata.get("weak_version")
+        parts = {name: text_of(said[name]) for name in ("draft", "answer")}
+        if as_json:
+            console.show_json({"weak_version": version, **parts})
+        else:
+            told = f"draft ({version or settings.weak.model}):\n{parts['draft']}"
+            console.show(told, style="dim")
+            console.show("answer:", style="bold")
+            console.show(parts["answer"])
+        wait_for_shadows()
 
 
 @app.command()
@@ -354,55 +356,6 @@ def dpo(
 
 
 @app.command()
-def adapters(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """List the adapter versions; the one in use is marked."""
-    registry = _settings(config).registry()
-    cards: list[dict[str, Any]] = [
-        {**registry.card(name), "name": name, "current": name == registry.current}
-        for name in registry
-    ]
-    if as_json:
-        console.show_json(cards)
-        return
-    table = Table("", "name", "kind", "parents", "made", "loss")
-    for card in cards:
-        loss = (card.get("metrics") or {}).get("last_loss")
-        table.add_row(
-            "→" if card["current"] else "",
-            card["name"],
-            str(card.get("kind") or ""),
-            ", ".join(card.get("parents") or []),
-            str(card.get("created_at") or "")[:19],
-            f"{loss:.3f}" if isinstance(loss, int | float) else "",
-        )
-    if cards:
-        console.show_table(table)
-    in_use = registry.current or "the bare base model"
-    console.show(f"{len(cards)} versions in {registry.folder}; in use: {in_use}")
-
-
-@app.command()
-def promote(
-    name: Annotated[str, typer.Argument(help="A version, or `base` for the bare model.")],
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Serve this adapter version from now on; running processes follow."""
-    settings = _settings(config)
-    if name != "base":
-        settings.check_base(name)
-    registry = settings.registry()
-    registry.promote(name)
-    _show_choice(registry.current, as_json)
-
-
-@app.command()
-def rollback(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Go back to what was in use before the last promotion."""
-    _show_choice(_settings(config).registry().rollback(), as_json)
-
-
-@app.command()
 def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Check versions, GPU, model files, store, endpoint and judge; exit code 1 when one fails."""
     from trainer.doctor import examine
@@ -452,13 +405,7 @@ def _train(
     console.note("next: cowest collect ROWS" if promote else f"next: cowest promote {name}")
 
 
-def _show_choice(version: str | None, as_json: bool) -> None:
-    if as_json:
-        console.show_json({"current": version})
-    else:
-        console.show(f"in use: {version or 'the bare base model'}")
-
-
+add_adapter_verbs(app, _settings, _said)
 add_verbs(app, _settings)
 
 if __name__ == "__main__":

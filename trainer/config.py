@@ -26,6 +26,7 @@ from trainer.job import TrainingJob, model_folder, nearest
 
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
+    from cowest_graph.summaries import Traffic
     from cowest_graph.traces import TraceStore
 
 FILE = "cowest.toml"
@@ -390,6 +391,14 @@ class Config(_Section):
             url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
         return PrivateStore(url)
 
+    def traffic(self) -> dict[str | None, Traffic] | None:
+        """What each weak version did, by the trace store; None where there is no store yet."""
+        kind, _, file = self.traces.url.partition("sqlite:///")
+        if not kind and not Path(file).expanduser().exists():
+            return None
+        with self.store() as store:
+            return store.traffic()
+
     def job(self, kind: Literal["sft", "dpo"]) -> TrainingJob:
         """The training job for one recipe."""
         train = self.train
@@ -462,7 +471,8 @@ def _folder_or_name(model: str) -> str:
 
 def _without(secrets: list[str], trace: Any) -> Any:
     """The trace with the keys masked that an endpoint's error message repeated."""
-    if not any(masked(call.error or "", secrets) != (call.error or "") for call in trace.failures):
+    failures = [*trace.failures, *(trace.shadow.failures if trace.shadow else [])]
+    if not any(masked(call.error or "", secrets) != (call.error or "") for call in failures):
         return trace
 
     def clean(calls: list[Any]) -> list[Any]:
@@ -470,7 +480,10 @@ def _without(secrets: list[str], trace: Any) -> Any:
         return [c.model_copy(update={"error": e}) for c, e in zip(calls, errors, strict=True)]
 
     attempts = [a.model_copy(update={"calls": clean(a.calls)}) for a in trace.attempts]
-    return trace.model_copy(update={"calls": clean(trace.calls), "attempts": attempts})
+    changed = {"calls": clean(trace.calls), "attempts": attempts}
+    if trace.shadow is not None:
+        changed["shadow"] = trace.shadow.model_copy(update={"calls": clean(trace.shadow.calls)})
+    return trace.model_copy(update=changed)
 
 
 def _toml(path: Path) -> dict[str, Any]:

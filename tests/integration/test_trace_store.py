@@ -214,6 +214,21 @@ class TestContract:
         with pytest.raises(ValueError, match="schema version 3, this release reads versions 1 to 2"):
             TraceStore(url)
 
+    def test_one_of_the_first_version_is_brought_up_to_date(self, url: str) -> None:
+        failed = {"role": "draft", "failure": "timeout"}
+        attempt = {"index": 0, "draft": "y", "score": 2, "weak_version": "v1", "calls": [failed]}
+        with TraceStore(url) as store:
+            store.record(made(solo_score=1, attempts=[attempt], shadow={"weak_version": "v2"}))
+            counted = store.traffic()
+        execute(url, "drop table cowest_failures", "drop table cowest_shadows")
+        execute(url, "update cowest_meta set value = '1' where name = 'schema_version'")
+        with TraceStore(url) as store:
+            found = store.traffic()
+        assert found == {"v1": counted["v1"]}
+        assert (found["v1"].mean_score, found["v1"].mean_gain) == (2.0, 1.0)
+        assert found["v1"].failures == {"draft: timeout": 1}
+        assert found["v1"].last_used is not None
+
     def test_it_opens_again(self, url: str) -> None:
         trace = made()
         with TraceStore(url) as store:
@@ -309,10 +324,13 @@ class TestDataset:
         datasets = pytest.importorskip("datasets")
         call = {"role": "draft", "seconds": 0.5, "input_tokens": 3, "failure": None}
         attempt = {"index": 0, "draft": HARD_TEXT, "score": 9, "calls": [call]}
+        told = {"index": 0, "tokens": [{"token": "7", "logprob": -0.5, "id": 3}]}
+        shadow = {"weak_version": "v2", "draft": HARD_TEXT, "calls": [call]}
         traces = [
             made("one", reference="7", solo_score=4, attempts=[attempt]),
             made("several", reference=["7", "seven"], draft_prompt=[{"role": "a", "content": "b"}]),
             made("none", reference=None, kind="inference"),
+            made("shadowed", attempts=[told], shadow=shadow),
         ]
         with TraceStore(":memory:") as store, TraceStore(":memory:") as copy:
             assert store.to_dataset().num_rows == 0
@@ -321,7 +339,7 @@ class TestDataset:
                 store.record(trace)
             store.to_dataset().save_to_disk(tmp_path / "set")
             rows_ = datasets.load_from_disk(tmp_path / "set")
-            assert copy.from_dataset(rows_).added == 3
+            assert copy.from_dataset(rows_).added == 4
             assert list(copy) == traces
 
     def test_a_bad_row(self) -> None:

@@ -18,7 +18,7 @@ import typer.main
 from cowest_graph import AdapterRegistry
 from cowest_graph.adapters import CONFIG, WEIGHTS, base_fingerprint
 from cowest_graph.testing import ScriptedModel
-from cowest_graph.traces import TraceStore
+from cowest_graph.traces import Trace, TraceStore
 from trainer import console
 from trainer.advice import advice, exit_code
 from trainer.cli import app, run
@@ -288,11 +288,90 @@ def test_promote_rollback_and_what_there_is(
     assert "in use: two" in out
     assert "0.500" in out
     assert cowest("rollback", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"current": None}
+    assert json.loads(capsys.readouterr().out) == {"current": None, "routes": {}, "shadow": None}
     assert cowest("promote", "base", "--json") == 0
     assert cowest("promote", "three") == 2
     assert "no adapter 'three'" in (said := capsys.readouterr().err)
     assert "one, two" in said
+
+
+def test_a_candidate_gets_its_share_and_the_list_tells_how_it_did(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two", "three"):
+        add_adapter(tmp_path, name)
+    cowest("promote", "one")
+    assert not (tmp_path / "traces.db").exists()
+    assert cowest("adapters", "--json") == 0
+    assert not (tmp_path / "traces.db").exists(), "looking makes no store"
+    capsys.readouterr()
+    assert cowest("route", "two=0.25", "--shadow", "three") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        *("in use: one", "25.0% of the drafts: two", "shadow: three")
+    ]
+    with TraceStore(tmp_path / "traces.db") as store:
+        attempt = {"index": 0, "draft": "y", "score": 3, "weak_version": "two"}
+        shadow = {"weak_version": "three", "draft": "z"}
+        failed = {"index": 1, "weak_version": "two", "calls": [{"role": "draft", "failure": "x"}]}
+        store.record(Trace(query="q", solo_score=1, attempts=[attempt, failed], shadow=shadow))
+    assert cowest("adapters", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert [rows[name]["share"] for name in ("one", "two", "three")] == [0.75, 0.25, None]
+    assert [rows[name]["current"] for name in ("one", "two", "three")] == [True, False, False]
+    assert rows["three"]["shadow"]
+    did = rows["two"]["traffic"]
+    assert (did["drafts"], did["mean_score"], did["mean_gain"]) == (1, 3.0, 2.0)
+    assert did["failures"] == {"draft: x": 1}
+    assert rows["three"]["traffic"]["shadow_drafts"] == 1
+    assert rows["one"]["traffic"]["mean_score"] is None
+    assert cowest("adapters") == 0
+    table = capsys.readouterr().out
+    shown = ("→ 75%", "25%", "+2.000", "draft: x 1", "1 shadow")
+    assert [part for part in shown if part not in table] == []
+    assert cowest("route", "--clear", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["routes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "nothing to route"),
+        (["two"], "'two' is no VERSION=SHARE"),
+        (["two=1.5"], "share of 'two' is 1.5"),
+        (["four=0.1"], "no adapter 'four'"),
+        (["two=0.1", "--clear"], "--clear ends all"),
+    ],
+)
+def test_what_is_no_route_is_refused(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    add_adapter(tmp_path, "two")
+    assert cowest("route", *words) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_a_damaged_registry_is_told_and_repaired(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_adapter(tmp_path, "one")
+    cowest("promote", "one")
+    (tmp_path / "adapters" / "current.json").write_text("")
+    for verb in (["adapters"], ["promote", "one"], ["rollback"], ["route", "one=0.1"]):
+        assert cowest(*verb) == 2
+        assert capsys.readouterr().err.count("cowest adapters --repair") == 1
+    assert cowest("adapters", "--repair") == 0
+    told = capsys.readouterr()
+    assert "in use now: one" in told.err
+    assert "in use: one" in told.out
+    add_adapter(tmp_path, "two")
+    (tmp_path / "adapters" / "two" / "card.json").write_text("{")
+    assert cowest("promote", "two") == 2
+    assert cowest("adapters") == 0
+    told = capsys.readouterr()
+    assert "not whole: two; delete these folders" in told.err
+    assert "damaged" in told.out
 
 
 def test_an_adapter_of_another_base_is_not_promoted(

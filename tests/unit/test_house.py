@@ -58,6 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.launch": {"job", "rows"},
     "trainer.advice": set(),
     "trainer.console": set(),
+    "trainer.listing": set(),
+    "trainer.adapter_verbs": {"config", "console", "listing"},
     "trainer.config": {"advice", "job"},
     "trainer.doctor": {"advice", "config", "job"},
     "trainer.bench_adapters": {"job", "launch", "rows"},
@@ -77,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.demo": {"job", "rows", "launch"},
     "trainer.demo_report": {"demo"},
     "trainer.cli": {
+        "adapter_verbs",
         "advice",
         "bench_verbs",
         "console",
@@ -84,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
         "demo",
         "demo_report",
         "doctor",
+        "listing",
         "rows",
     },
 }
