@@ -15,7 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.job import Kind, TrainingJob, model_folder, nearest
+from trainer.job import TrainingJob, model_folder, nearest
+from trainer.presets import Kind
+from trainer.resume import CHECKPOINTS
 
 Backend = Literal["plain", "unsloth"]
 
@@ -76,7 +78,7 @@ def settings(
 
     Args:
         job: its preset and overlays are resolved for `kind`.
-        kind: "sft" or "dpo".
+        kind: "sft", "dpo" or "kto".
         machine: from `machine`.
         folder: where TRL may write.
         note: called with one sentence a change.
@@ -86,13 +88,14 @@ def settings(
     """
     lora, args = job.resolved(kind)
     on_cpu = machine.device == "cpu"
-    if on_cpu and args.get("gradient_checkpointing") and "gradient_checkpointing" not in job.args:
+    asked = "gradient_checkpointing" in job.args or job.preset == "low_memory"
+    if on_cpu and args.get("gradient_checkpointing") and not asked:
         args["gradient_checkpointing"] = False
         note(
             "gradient checkpointing is off: on a CPU it costs time and saves nothing that is short"
         )
     ours = {
-        "output_dir": str(folder / "checkpoints"),
+        "output_dir": str(folder / CHECKPOINTS),
         "seed": job.seed,
         "data_seed": job.seed,
         "bf16": machine.precision == "bf16",
@@ -101,7 +104,10 @@ def settings(
         "dataloader_pin_memory": not on_cpu,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide the loss that `step_watch` ends on
-        "save_strategy": "no",
+        # A tenth of the run, or a minute (`step_watch`), is what a kill can cost.
+        "save_strategy": "steps",
+        "save_steps": 0.1,
+        "save_total_limit": 2,  # one may be cut off by a kill
         "report_to": "none",
         "disable_tqdm": True,
     }

@@ -152,10 +152,13 @@ def run_demo(
     say(f"[5/6] DPO on {len(pairs)} pairs, from and against the SFT adapter {sft}")
     question = data.held_out[0]
     results.swap.append(_one(weak, strong, question["query"]))
-    if pairs:
+    if pairs.report.pairs > pairs.report.identical_pairs:
 
         def align(progress: Callable[[dict[str, Any]], None]) -> str:
-            return train_dpo(pairs, dpo_job, adapters, start=sft, progress=progress)
+            # Equal texts of which one helped and one hurt, by chance, teach nothing.
+            return train_dpo(
+                pairs, dpo_job, adapters, start=sft, drop_bad_rows=True, progress=progress
+            )
 
         made = _trained("dpo", results, say, align)
         adapters.promote(made)

@@ -1,23 +1,31 @@
-"""Preference tuning of the weak model with DPO (paper, section 3.3, Equation 2).
+"""Preference tuning of the weak model with DPO (paper, section 3.3, Equation 2) and its kin.
 
-Knows TRL's `DPOTrainer`, and that start and reference are the SFT adapter (Algorithm 1, line 26):
-it proves so before the first step. Knows no registry and no process around it.
+Knows TRL's `DPOTrainer`, and that start and reference are the SFT adapter (Algorithm 1, line 26).
+Knows no registry and no process around it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.backends import Machine, configure, load, named, settings
+from trainer.checks import examined
 from trainer.job import TrainingJob
+from trainer.objectives import (
+    OBJECTIVES,
+    gain_offsets,
+    gain_weights,
+    start_loss,
+    weighted_start_loss,
+)
+from trainer.resume import last_checkpoint
 from trainer.rows import Row
-from trainer.watch import RunLog, check_rows, step_watch, stop_tokens, summary
-
-_TOLERANCE = 1e-4  # of the step-0 loss and margins
-_WITNESS = "witness"
+from trainer.start import check_start, first_step_check
+from trainer.steps import ROW, watched
+from trainer.watch import RunLog, step_watch, summary
+from trainer.weighted import weighted
 
 
 def train(
@@ -27,16 +35,21 @@ def train(
     folder: Path,
     log: RunLog,
     start: Path,
+    *,
+    drop_bad_rows: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
     """Go on with the SFT adapter and save the result to `folder/output`.
 
+    A run that was cut off goes on from the last whole checkpoint in `folder`.
+
     Args:
-        job: model, preset and overlays; the adapter's shape is that of `start`.
+        job: model, preset, objective and overlays; the adapter's shape is that of `start`.
         rows: preference rows with "prompt", "chosen", "rejected".
         machine: from `backends.machine`.
         folder: the run's folder.
         log: the run's log.
         start: the SFT adapter's folder.
+        drop_bad_rows: leave faulty rows out, instead of refusing all.
 
     Returns:
         The trained model, and {"metrics": …, "hyperparameters": …}.
@@ -44,151 +57,90 @@ def train(
     Raises:
         ValueError: for a setting that TRL does not have, or rows that cannot be trained on.
         RuntimeError: when start or reference is not the SFT adapter.
-        ArithmeticError: when the loss stops being a finite number.
+        ArithmeticError: when the loss stops being a finite number, or explodes.
+        OutOfMemory: when a micro-batch does not fit.
     """
     from datasets import Dataset
     from transformers import set_seed
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig
 
     set_seed(job.seed)
-    lora, args = settings(job, "dpo", machine, folder, log.note)
+    _, args = settings(job, "dpo", machine, folder, log.note)
     config = configure(DPOConfig, args)
-    model, tokenizer = load(job, machine, lora=lora, args=config, start=start)
-    log.note(f"DPO goes on with the adapter in {start} and keeps its shape")
+    model, tokenizer = load(job, machine, lora={}, args=config, start=start)
+    log.note(f"{job.objective} goes on with the adapter in {start} and keeps its shape")
 
-    limit = min(config.max_length or 10**9, model.config.max_position_embeddings)
-    measured = check_rows(rows, tokenizer, stop_tokens(model, tokenizer), limit)
-    log.note(f"{measured['rows']} rows, {measured['tokens']} tokens, longest {measured['longest']}")
-
-    trainer = DPOTrainer(
+    kept, measured = examined(
+        rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
+    )
+    kept = with_gains(job, kept)
+    trainer = watched(trainer_class(job))(
         model=model,  # no peft_config and no ref_model: TRL then freezes a copy, the adapter "ref"
         args=config,
-        train_dataset=Dataset.from_list(list(rows)),
+        train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
-        callbacks=[step_watch(log, time_limit=job.time_limit, first=first_step_check(config))],
     )
-    step0 = check_start(trainer, start)
+    losses = losses_at_start(config, kept)
+    step0 = check_start(trainer, start, losses=losses)
     log.note("step 0: " + ", ".join(f"{name} {value:.6g}" for name, value in step0.items()))
-    trainer.train()
+    trainer.add_callback(
+        step_watch(
+            log,
+            time_limit=job.time_limit,
+            first=first_step_check(trainer, losses),
+            rows=trainer.data_collator.rows,
+        )
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
     model.save_pretrained(folder / "output", selected_adapters=["default"])  # else also ref/
     return model, {
         "metrics": {**summary(trainer), **measured, **step0},
-        "hyperparameters": {"preset": job.preset, "args": named(args)},
+        "hyperparameters": {"preset": job.preset, "objective": job.objective, "args": named(args)},
     }
 
 
-def check_start(trainer: Any, start: Path, *, rows: int = 2) -> dict[str, float]:
-    """Prove that DPO starts from the SFT adapter and has it as reference.
+def trainer_class(job: TrainingJob) -> Any:
+    """The trainer for the job's objective: TRL's own, or one that weighs pairs by their gains."""
+    from trl import DPOTrainer
 
-    The SFT adapter is loaded once more from its folder, as a witness beside what is trained. Then
-    policy, reference, witness and bare base give the log-probabilities of the same texts. (A loss
-    of ln 2 alone proves nothing: a new adapter on the bare base starts there too.)
+    return weighted(DPOTrainer) if OBJECTIVES[job.objective].gains else DPOTrainer
 
-    Args:
-        trainer: a `trl.DPOTrainer` over a `peft.PeftModel`, not yet trained.
-        start: the SFT adapter's folder.
-        rows: pairs that are looked at.
 
-    Returns:
-        The step-0 loss and largest margin, and the mean log-probabilities (nats per completion) of
-        policy, reference, SFT adapter and base.
+def with_gains(job: TrainingJob, rows: list[Row]) -> list[Row]:
+    """The rows with the columns "weight" and "offset", where the objective reads gains.
 
     Raises:
-        RuntimeError: when one of them is not what it should be.
+        ValueError: when a row does not carry its gains.
     """
-    import torch
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    batch = _first_batch(trainer, rows)
-    was_training = model.training
-    model.eval()
-    policy, reference = _logps(model, batch), _reference(trainer, batch)
-    model.load_adapter(str(start), _WITNESS)
-    sft = _with_adapter(model, _WITNESS, batch)
-    model.delete_adapter(_WITNESS)
-    base = _with_adapter(model, None, batch)
-    model.train(was_training)
-
-    margins = (policy - reference).chunk(2)
-    margin = trainer.beta * (margins[0] - margins[1])
-    found = {
-        "step0_loss": -torch.nn.functional.logsigmoid(margin).mean().item(),
-        "step0_margin": margin.abs().max().item(),
-        "policy_logp": policy.mean().item(),
-        "reference_logp": reference.mean().item(),
-        "sft_logp": sft.mean().item(),
-        "base_logp": base.mean().item(),
-    }
-    _demand(_equal(policy, sft), "DPO does not start from the SFT adapter", found)
-    _demand(_equal(reference, sft), "DPO's reference is not the SFT adapter", found)
-    _demand(not torch.equal(sft, base), f"the adapter in {start} changes nothing", found)
-    _demand(found["step0_margin"] < _TOLERANCE, "the step-0 margins are not 0", found)
-    _demand(abs(found["step0_loss"] - math.log(2)) < _TOLERANCE, "step 0 is not at ln 2", found)
-    return found
+    if not OBJECTIVES[job.objective].gains:
+        return rows
+    if lacking := [row[ROW] for row in rows if not {"chosen_gain", "rejected_gain"} <= row.keys()]:
+        raise ValueError(
+            f"the objective {job.objective!r} needs the drafts' gains, and {len(lacking)} rows "
+            f"have none (the first is row {lacking[0]}); make them by "
+            "preferences(traces, gains=True)"
+        )
+    gaps = [row["chosen_gain"] - row["rejected_gain"] for row in rows]
+    plain, even = [0.0] * len(rows), [1.0] * len(rows)
+    by_weight = job.objective == "weighted"
+    weights = gain_weights(gaps) if by_weight else even
+    offsets = plain if by_weight else gain_offsets(gaps)
+    return [
+        {**row, "weight": weight, "offset": offset}
+        for row, weight, offset in zip(rows, weights, offsets, strict=True)
+    ]
 
 
-def first_step_check(config: Any) -> Callable[[Mapping[str, Any]], None]:
-    """A check of the trainer's own first figures, which come from before the first update.
-
-    It sees what `check_start` cannot: a reference stored in another precision than the policy's.
-
-    Args:
-        config: the `trl.DPOConfig`; only the plain sigmoid loss has ln 2 at margin 0.
-    """
-
-    def check(figures: Mapping[str, Any]) -> None:
-        seen = {name: float(figures[name]) for name in ("loss", "rewards/margins")}
-        _demand(abs(seen["rewards/margins"]) < _TOLERANCE, "the first margins are not 0", seen)
-        if config.loss_type == ["sigmoid"]:
-            off = abs(seen["loss"] - math.log(2))
-            _demand(off < _TOLERANCE, "the first loss is not at ln 2", seen)
-
-    return check
-
-
-def _first_batch(trainer: Any, rows: int) -> dict[str, Any]:
-    chosen = [trainer.train_dataset[i] for i in range(min(rows, len(trainer.train_dataset)))]
-    batch = trainer.data_collator(chosen)
-    return {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
-
-
-def _reference(trainer: Any, batch: Mapping[str, Any]) -> Any:
-    """The reference log-probabilities as this trainer will use them, chosen then rejected."""
-    import torch
-
-    if trainer.precompute_ref_logps:
-        return torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
-    reference = trainer.model if trainer.ref_model is None else trainer.ref_model
-    return torch.cat(trainer.compute_ref_log_probs(reference, batch))
-
-
-def _with_adapter(model: Any, name: str | None, batch: Mapping[str, Any]) -> Any:
-    from trl.trainer.utils import use_adapter
-
-    with use_adapter(model, name):
-        return _logps(model, batch)
-
-
-def _logps(model: Any, batch: Mapping[str, Any]) -> Any:
-    """Summed log-probabilities of the completions, shape (2 × pairs,): chosen, then rejected."""
-    import torch
-    from trl.trainer.utils import selective_log_softmax
-
-    ids, mask = batch["input_ids"], batch["completion_mask"][:, 1:]
-    with torch.no_grad():
-        logits = model(
-            input_ids=ids, attention_mask=batch["attention_mask"], use_cache=False
-        ).logits
-        return (selective_log_softmax(logits[:, :-1], ids[:, 1:]) * mask).sum(dim=1)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    import torch
-
-    return bool(torch.allclose(one.float(), other.float(), rtol=1e-4, atol=1e-3))
-
-
-def _demand(holds: bool, wrong: str, found: Mapping[str, float]) -> None:
-    if not holds:
-        seen = ", ".join(f"{name} {value:.6f}" for name, value in found.items())
-        raise RuntimeError(f"{wrong}: {seen}. Nothing was trained; please report this set-up")
+def losses_at_start(config: Any, rows: Sequence[Row]) -> dict[int, float] | None:
+    """Each row's analytic loss when its margin is 0, by row number; None where there is none."""
+    if "weight" in rows[0]:
+        return {row[ROW]: weighted_start_loss([row["weight"]], [row["offset"]]) for row in rows}
+    alike = start_loss(
+        config.loss_type,
+        beta=config.beta,
+        label_smoothing=config.label_smoothing,
+        weights=config.loss_weights,
+    )
+    if alike is None or config.use_weighting:
+        return None
+    return {row[ROW]: alike for row in rows}

@@ -1,7 +1,7 @@
 """The training job: which model, which preset, and what is laid over it.
 
-Knows the presets (the paper's and one for tiny models) and how a job is written as JSON. Knows no
-torch, no TRL and no PEFT: `lora` and `args` are handed to them unread.
+Knows how a preset, an objective and the job's own arguments are laid over each other, and how a job
+is written as JSON. Knows no torch, no TRL and no PEFT: `lora` and `args` are handed to them unread.
 """
 
 from __future__ import annotations
@@ -11,71 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal["sft", "dpo"]
-
-PRESETS: dict[str, dict[Kind, dict[str, dict[str, Any]]]] = {
-    # Paper, Appendix B.2. What it leaves open stays at the libraries' defaults: PEFT's target
-    # modules, TRL's beta (0.1) and linear decay.
-    "paper": {
-        "sft": {
-            "lora": {"r": 16, "lora_alpha": 16},
-            "args": {
-                "learning_rate": 1.4e-5,
-                "per_device_train_batch_size": 1,
-                "gradient_accumulation_steps": 8,
-                "num_train_epochs": 1,
-                "gradient_checkpointing": True,
-                "max_length": 2048,  # 1028 new tokens and their prompt
-            },
-        },
-        "dpo": {
-            "lora": {"r": 16, "lora_alpha": 16},
-            "args": {
-                "learning_rate": 1.41e-5,
-                "per_device_train_batch_size": 1,
-                "gradient_accumulation_steps": 16,
-                "num_train_epochs": 1,
-                "optim": "rmsprop",
-                "gradient_checkpointing": True,
-                "max_length": 2048,
-            },
-        },
-    },
-    # For models of some 100 to 400 million parameters, on a CPU, in minutes. The paper's rates are
-    # some 200 times below what moves a model of this size.
-    "tiny": {
-        "sft": {
-            "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
-            "args": {
-                "learning_rate": 2e-3,
-                "per_device_train_batch_size": 4,
-                "gradient_accumulation_steps": 1,
-                "num_train_epochs": 2,
-                "lr_scheduler_type": "linear",
-                "gradient_checkpointing": False,
-                "max_length": 1024,
-            },
-        },
-        "dpo": {
-            "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
-            "args": {
-                "learning_rate": 2e-5,
-                "per_device_train_batch_size": 4,
-                "gradient_accumulation_steps": 1,
-                "num_train_epochs": 1,
-                "optim": "adamw_torch",
-                "gradient_checkpointing": False,
-                "max_length": 1024,
-            },
-        },
-    },
-}
-"""Preset → recipe → arguments of `peft.LoraConfig` ("lora") and of TRL's config ("args")."""
+from trainer.objectives import OBJECTIVES
+from trainer.presets import PRESETS, Kind
 
 _CHOICES = {
     "preset": tuple(PRESETS),
+    "objective": tuple(OBJECTIVES),
     "backend": ("auto", "plain", "unsloth"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
@@ -91,12 +34,20 @@ class TrainingJob:
 
     Args:
         model: a model's folder, or its name on a hub.
-        preset: "paper" (Appendix B.2) or "tiny" (100 to 400 million parameters on a CPU).
+        preset: "paper" (Appendix B.2), "fast" (the same global batches in larger pieces),
+            "low_memory", or "tiny" (100 to 400 million parameters on a CPU).
+        objective: what `train_dpo` minimises, a name of `trainer.objectives.OBJECTIVES`: "dpo"
+            (the paper), "ipo", "cdpo", "robust", "weighted" or "margin" (by gain), "kto",
+            "sft_best". `train_sft` does not read it.
+        label_noise: for "cdpo" and "robust": the probability that a preference is the wrong way
+            round; `trainer.label_noise(traces)` estimates it.
         backend: "unsloth", "plain" (transformers and PEFT), or "auto": Unsloth where it can run.
         precision: "fp32", "bf16", "fp16", or "auto": what the machine computes fast.
+        load_in_4bit: keep the base's weights in 4 bits (QLoRA); needs a CUDA GPU and bitsandbytes.
         lora: laid over the preset, passed to `peft.LoraConfig` unread. DPO goes on with the SFT
             adapter and takes its shape from there.
-        args: laid over the preset, passed to `trl.SFTConfig` or `trl.DPOConfig` unread.
+        args: laid over preset and objective, passed to `trl.SFTConfig`, `trl.DPOConfig` or
+            `trl.KTOConfig` unread.
         seed: of the adapter's first weights and of the order of rows.
         time_limit: seconds after which training ends with the step it is at and the adapter is
             kept; None for no limit.
@@ -107,8 +58,11 @@ class TrainingJob:
 
     model: str
     preset: str = "paper"
+    objective: str = "dpo"
+    label_noise: float | None = None
     backend: str = "auto"
     precision: str = "auto"
+    load_in_4bit: bool = False
     lora: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -124,17 +78,26 @@ class TrainingJob:
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"the time limit is {self.time_limit} s; it must be above 0, or None")
 
+    @property
+    def recipe(self) -> Kind:
+        """The recipe that trains this job's objective."""
+        return OBJECTIVES[self.objective].recipe
+
     def resolved(self, kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The preset with this job's own `lora` and `args` laid over it.
+        """The preset, then the objective, then this job's own `lora` and `args`.
 
         Args:
-            kind: "sft" or "dpo".
+            kind: "sft", "dpo" or "kto".
 
         Returns:
             Arguments of `peft.LoraConfig`, and of TRL's config.
+
+        Raises:
+            ValueError: when the objective needs `label_noise` and the job has none.
         """
         preset = PRESETS[self.preset][kind]
-        return {**preset["lora"], **self.lora}, {**preset["args"], **self.args}
+        loss = OBJECTIVES[self.objective].arguments(self.label_noise) if kind == "dpo" else {}
+        return {**preset["lora"], **self.lora}, {**preset["args"], **loss, **self.args}
 
     def to_json(self) -> str:
         """The job as one JSON object."""

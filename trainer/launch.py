@@ -1,47 +1,36 @@
 """train_sft and train_dpo: a job becomes a run folder, a child process, and a registered adapter.
 
-Knows the registry, processes and files. Knows no torch: everything heavy happens in the child
-(`trainer.worker`), which gives its memory back by ending.
+Knows the registry, the run's folder and what a worker's end means. Knows no torch: everything heavy
+happens in the child (`trainer.worker`), which gives its memory back by ending.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
-import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cowest_graph.adapters import AdapterRegistry, base_fingerprint
-from trainer.job import Kind, TrainingJob, model_folder
+from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint
+from trainer.cards import write_model_card
+from trainer.checks import HeldOut, dropped, refuse, text_faults, without
+from trainer.child import Progress, run_worker
+from trainer.job import TrainingJob, model_folder
+from trainer.objectives import OBJECTIVES
+from trainer.presets import Kind
+from trainer.resume import locked, run_name, state_of
 from trainer.rows import Row, Rows, rows_hash
+from trainer.space import check_disk, smaller_batches
 
-Progress = Callable[[dict[str, Any]], None]
-
-_POLL = 0.2  # seconds between two looks at the child
 _TAIL = 25  # lines of the child's output in an error
-
-# The child's environment, where the user's does not say otherwise. A training step on a CPU takes
-# and gives back hundreds of MB: glibc would return them to the kernel and fault every page again.
-_ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-    # Threads that spin while they wait make a step 4 to 10 times slower where the cores are shared.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONHASHSEED": "0",
-    "PYTHONUNBUFFERED": "1",
-}
 
 
 class TrainingError(RuntimeError):
@@ -53,28 +42,42 @@ def train_sft(
     job: TrainingJob,
     adapters: AdapterRegistry,
     *,
+    start: str | None = None,
     name: str | None = None,
+    held_out: Iterable[str] | HeldOut = (),
+    drop_bad_rows: bool = False,
     progress: Progress | None = None,
 ) -> str:
-    """Train a new adapter on demonstrations, in a child process (paper, section 3.2).
+    """Train an adapter on demonstrations, in a child process (paper, section 3.2).
+
+    A run that was killed is gone on with when it is asked for again: the same job, the same rows.
 
     Args:
         rows: from `demonstrations`, or any prompt-completion rows of TRL's.
         job: model, preset and overlays.
         adapters: where the adapter is registered, once it is trained.
+        start: an adapter to go on with; None for a new one.
         name: of the new version; None for the registry's next one.
+        held_out: queries that must not be trained on, or their hashes (`HeldOut`).
+        drop_bad_rows: leave faulty rows out and say how many, instead of refusing all.
         progress: called with every line of the log as it comes: notes and steps (`RunLog`).
 
     Returns:
         The new version's name.
 
     Raises:
-        ValueError: for no rows, a name that is taken, or another base model than the registry's.
+        ValueError: for no rows, faulty rows, a name that is taken, or another base model than the
+            registry's.
+        LookupError: when there is no adapter `start`.
         FileNotFoundError: when there is no such model.
+        OSError: when the disk is too full for the run.
         TrainingError: when the worker fails or is killed; nothing is registered.
     """
+    if start:
+        adapters.path(start)
     given = _given(rows, "demonstrations", "nothing to train on")
-    return _train("sft", given, job, adapters, None, name, progress)
+    asked = _Asked("sft", job, start, name, held_out, drop_bad_rows)
+    return _train(given, adapters, asked, progress)
 
 
 def train_dpo(
@@ -84,28 +87,36 @@ def train_dpo(
     *,
     start: str | None,
     name: str | None = None,
+    held_out: Iterable[str] | HeldOut = (),
+    drop_bad_rows: bool = False,
     progress: Progress | None = None,
 ) -> str:
     """Teach an SFT adapter what helps the strong model, in a child process (paper, section 3.3).
 
-    Start and reference are the SFT adapter (Algorithm 1, line 26), which is proven at step 0.
+    The job's objective says how: DPO (the paper) or one of its kin, KTO, or SFT on the best
+    drafts. Start and reference are the SFT adapter (Algorithm 1, line 26), proven at step 0.
+    A run that was killed is gone on with when it is asked for again: the same job, the same rows.
 
     Args:
-        rows: from `preferences`, or any preference rows of TRL's.
-        job: model, preset and overlays; the adapter's shape is that of `start`.
+        rows: what the objective wants (`training_rows` makes it): preference rows, unpaired rows
+            or prompt-completion rows of TRL's.
+        job: model, preset, objective and overlays; the adapter's shape is that of `start`.
         adapters: where `start` is, and where the result is registered.
         start: the SFT adapter's name.
         name: of the new version; None for the registry's next one.
+        held_out: queries that must not be trained on, or their hashes (`HeldOut`).
+        drop_bad_rows: leave faulty rows out and say how many, instead of refusing all.
         progress: called with every line of the log as it comes: notes and steps (`RunLog`).
 
     Returns:
         The new version's name.
 
     Raises:
-        ValueError: for no pairs (the message says why there are none), no `start`, a name that is
-            taken, or another base model than the registry's.
+        ValueError: for no rows (the message says why there are none), faulty rows, rows of another
+            objective, no `start`, a name that is taken, or another base model than the registry's.
         LookupError: when there is no adapter `start`.
         FileNotFoundError: when there is no such model.
+        OSError: when the disk is too full for the run.
         TrainingError: when the worker fails or is killed; nothing is registered.
     """
     if not start:
@@ -116,39 +127,58 @@ def train_dpo(
         )
     adapters.path(start)
     given = _given(rows, "pairs", "no preference pairs to train on")
-    return _train("dpo", given, job, adapters, start, name, progress)
+    _check_columns(job, given)
+    asked = _Asked(job.recipe, job, start, name, held_out, drop_bad_rows)
+    return _train(given, adapters, asked, progress)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a caller asked for beside the rows."""
+
+    kind: Kind
+    job: TrainingJob
+    start: str | None
+    name: str | None
+    held_out: Iterable[str] | HeldOut
+    drop_bad_rows: bool
 
 
 def _train(
-    kind: Kind,
-    rows: Sequence[Row],
-    job: TrainingJob,
-    adapters: AdapterRegistry,
-    start: str | None,
-    name: str | None,
-    progress: Progress | None,
+    rows: Sequence[Row], adapters: AdapterRegistry, asked: _Asked, progress: Progress | None
 ) -> str:
-    base_hash = _check_target(job, adapters, name)
+    job, start = asked.job, asked.start
+    base_hash = _check_target(job, adapters, asked.name)
+    job.resolved(asked.kind)  # what a job lacks is told before a process starts
+    rows = _checked(rows, asked, progress)
+    check_disk(adapters.folder, model_folder(job.model))
     began = datetime.now(UTC)
-    run = _run_folder(kind, rows, job, adapters, start)
-    _work(run, progress)
-    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    run = _run_folder(rows, adapters, asked, base_hash)
+    with _alone(run):
+        if not state_of(run)["trained"]:
+            _work(run, progress)
+        card = {
+            "kind": asked.kind,
+            "objective": job.objective if start else "sft",
+            "base": job.model,
+            "base_hash": base_hash,
+            "parents": [start] if start else [],
+            "rows_hash": rows_hash(rows),
+            "created_at": began.isoformat(),
+            "report": rows.report.as_dict() if isinstance(rows, Rows) else None,
+            "seed": job.seed,
+            # run inside the adapter's folder, which holds the job and its rows
+            "command": "python -m trainer.worker job.json --output REBUILT",
+            **json.loads((run / "result.json").read_text(encoding="utf-8")),
+        }
+        return _register(run, card, adapters, asked.name)
+
+
+def _register(run: Path, card: dict[str, Any], adapters: AdapterRegistry, name: str | None) -> str:
     output = run / "output"
     for file in ("job.json", "rows.jsonl", "log.jsonl"):
         shutil.copyfile(run / file, output / file)
-    card = {
-        "kind": kind,
-        "base": job.model,
-        "base_hash": base_hash,
-        "parents": [start] if start else [],
-        "rows_hash": rows_hash(rows),
-        "created_at": began.isoformat(),
-        "report": rows.report.as_dict() if isinstance(rows, Rows) else None,
-        "seed": job.seed,
-        # run inside the adapter's folder, which holds the job and its rows
-        "command": "python -m trainer.worker job.json --output REBUILT",
-        **result,
-    }
+    write_model_card(output, card)
     try:
         version = adapters.add(output, card=card, name=name)
     except (OSError, ValueError) as error:
@@ -163,6 +193,37 @@ def _given(rows: Iterable[Row], what: str, wrong: str) -> Sequence[Row]:
         why = f": {given.report}" if isinstance(given, Rows) else f": the {what} are empty"
         raise ValueError(wrong + why)
     return given
+
+
+def _checked(rows: Sequence[Row], asked: _Asked, progress: Progress | None) -> Sequence[Row]:
+    """The rows without those that can be told to be faulty before a process starts."""
+    given = asked.held_out
+    held_out = given if isinstance(given, HeldOut) else HeldOut(given)
+    queries = rows.queries if isinstance(rows, Rows) else ()
+    faults = text_faults(rows, queries=queries, held_out=held_out if len(held_out) else None)
+    if not faults:
+        return rows
+    if not asked.drop_bad_rows:
+        refuse(faults)
+    kept = without(rows, faults)
+    if progress:
+        progress({"note": dropped(faults, len(rows))})
+    return Rows(kept, rows.report) if isinstance(rows, Rows) else kept
+
+
+def _check_columns(job: TrainingJob, rows: Sequence[Row]) -> None:
+    objective = OBJECTIVES[job.objective]
+    needed = {
+        "preferences": {"prompt", "chosen", "rejected"},
+        "unpaired": {"prompt", "completion", "label"},
+        "best_drafts": {"prompt", "completion"},
+    }[objective.rows]
+    lacking = sorted(needed - rows[0].keys())
+    if lacking:
+        raise ValueError(
+            f"the objective {job.objective!r} needs rows with {', '.join(sorted(needed))}, and "
+            f"these lack {', '.join(lacking)}; make them by {objective.rows}(traces)"
+        )
 
 
 def _check_target(job: TrainingJob, adapters: AdapterRegistry, name: str | None) -> str:
@@ -183,94 +244,94 @@ def _check_target(job: TrainingJob, adapters: AdapterRegistry, name: str | None)
 
 
 def _run_folder(
-    kind: Kind,
-    rows: Sequence[Row],
-    job: TrainingJob,
-    adapters: AdapterRegistry,
-    start: str | None,
+    rows: Sequence[Row], adapters: AdapterRegistry, asked: _Asked, base_hash: str
 ) -> Path:
-    run = adapters.folder.resolve() / ".runs" / f"{kind}-{uuid.uuid4().hex[:8]}"
-    run.mkdir(parents=True)
+    """The run's folder: a new one, or the one of the same run that was cut off."""
+    start = adapters.path(asked.start).resolve() if asked.start else None
     spec = {
-        "kind": kind,
-        "job": {**asdict(job), "model": str(model_folder(job.model))},
+        "kind": asked.kind,
+        "job": {**asdict(asked.job), "model": str(model_folder(asked.job.model))},
         "rows": "rows.jsonl",
-        "start": str(adapters.path(start).resolve()) if start else None,
+        "start": str(start) if start else None,
+        "drop_bad_rows": asked.drop_bad_rows,
     }
-    (run / "job.json").write_text(json.dumps(spec, indent=2, ensure_ascii=False), "utf-8")
+    begun = _file_hash(start / WEIGHTS) if start else None
+    named = run_name(asked.kind, spec=spec, rows=rows_hash(rows), base=base_hash, start=begun)
+    run = adapters.folder.resolve() / ".runs" / named
+    if (run / "job.json").is_file():
+        return run
+    run.mkdir(parents=True, exist_ok=True)
     with (run / "rows.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    _write_spec(run, spec)  # last: a run is there when its job is
     return run
 
 
-def _work(run: Path, progress: Progress | None) -> None:
-    """Run the worker to its end and hand on its log; it ends with us, whatever ends us."""
-    command = [sys.executable, "-m", "trainer.worker", str(run / "job.json")]
-    follow = _Follower(run / "log.jsonl", progress)
-    with (run / "worker.log").open("wb") as output:
-        child = subprocess.Popen(
-            [*command, "--until-eof"],
-            stdin=subprocess.PIPE,  # an end of file tells the child that this process is gone
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=_environment(os.environ),
-            start_new_session=True,  # a group of its own, which is ended as a whole
-        )
+def _write_spec(run: Path, spec: Mapping[str, Any]) -> None:
+    part = run / "job.json.part"
+    part.write_text(json.dumps(spec, indent=2, ensure_ascii=False), "utf-8")
+    part.replace(run / "job.json")
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
     try:
-        while child.poll() is None:
-            time.sleep(_POLL)
-            follow()
-        follow()
-    finally:
-        _end(child)
-    if child.returncode != 0 or not (run / "result.json").is_file():
-        raise TrainingError(_failure(child.returncode, run, command))
+        with locked(run / "launch.lock", patience=1.0):
+            yield
+    except BlockingIOError:
+        raise TrainingError(
+            f"another process is at this very run ({run}): the same job on the same rows; "
+            "wait for it, or end it"
+        ) from None
 
 
-class _Follower:
-    """Hands every whole new line of a growing JSONL file on."""
-
-    def __init__(self, path: Path, progress: Progress | None) -> None:
-        self._path, self._progress, self._at = path, progress, 0
-
-    def __call__(self) -> None:
-        if self._progress is None or not self._path.is_file():
+def _work(run: Path, progress: Progress | None) -> None:
+    """Run the worker until it is done; want of memory is answered with smaller micro-batches."""
+    command = [sys.executable, "-m", "trainer.worker", str(run / "job.json")]
+    while True:
+        for stale in ("error.json", "result.json"):
+            (run / stale).unlink(missing_ok=True)
+        code = run_worker(run, command, progress)
+        if code == 0 and (run / "result.json").is_file():
             return
-        with self._path.open("rb") as file:
-            file.seek(self._at)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._at += len(whole)
-        for line in whole.splitlines():
-            self._progress(json.loads(line))
+        if not _smaller(run, progress):
+            raise TrainingError(_failure(code, run, command))
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child's whole group; returns when it is gone."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        if child.poll() is None:
-            os.killpg(child.pid, sent)
-            try:
-                child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                continue
-    if child.stdin:
-        child.stdin.close()
-
-
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = [*filter(None, ours.get("PYTHONPATH", "").split(os.pathsep)), root]
-    return {
-        **_ENVIRONMENT,
-        **ours,
-        "PYTHONPATH": os.pathsep.join(paths),  # this very package, also where it is not installed
+def _smaller(run: Path, progress: Progress | None) -> bool:
+    """After want of memory: halve the micro-batch in the run's job; False when that cannot help."""
+    error = run / "error.json"
+    if not error.is_file() or json.loads(error.read_text("utf-8"))["type"] != "OutOfMemory":
+        return False
+    spec = json.loads((run / "job.json").read_text("utf-8"))
+    job = TrainingJob.from_json(json.dumps(spec["job"]))
+    changed = smaller_batches(
+        job.resolved(spec["kind"])[1], at_least=2 if job.objective == "kto" else 1
+    )
+    if changed is None:
+        return False
+    spec["job"]["args"] = {**job.args, **changed}
+    _write_spec(run, spec)
+    note = {
+        "note": "the memory did not suffice; again with micro-batches of "
+        f"{changed['per_device_train_batch_size']}, accumulated "
+        f"{changed['gradient_accumulation_steps']} times"
     }
+    with (run / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(note) + "\n")
+    if progress:
+        progress(note)
+    return True
 
 
-def _failure(code: int | None, run: Path, command: Sequence[str]) -> str:
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _failure(code: int, run: Path, command: Sequence[str]) -> str:
     """The error's message: how the worker ended, what it said, and where the rest is."""
-    if code is not None and code < 0:
+    if code < 0:
         killed = signal.Signals(-code).name
         how = f"the worker was killed by {killed}"
         how += " (by hand, or by the system for want of memory)" if killed == "SIGKILL" else ""
@@ -284,7 +345,10 @@ def _failure(code: int | None, run: Path, command: Sequence[str]) -> str:
         shown = ""
     else:
         shown = "\n".join(["", *said[-_TAIL:]])
+    step = state_of(run)["step"]
+    goes_on = f"after step {step}" if step else "from the start"
     return (
         f"training failed, nothing was registered: {how}{shown}\n"
-        f"The run is kept in {run} (worker.log, log.jsonl); again: {shlex.join(command)}"
+        f"The run is kept in {run} (worker.log, log.jsonl); asked for again, it goes on {goes_on}. "
+        f"By hand: {shlex.join(command)}"
     )

@@ -1,4 +1,5 @@
-"""What is trained on: demonstrations (D_SFT) and preferences (D_PT), in TRL's row formats.
+"""What is trained on, in TRL's row formats: demonstrations (D_SFT), preferences (D_PT), and from
+the same traces single drafts (KTO) and best drafts (rejection sampling).
 
 Knows the paper's pairing rule (Algorithm 1) and what had to be left out. Knows no torch, no
 tokenizer, no `datasets` and no trainer.
@@ -9,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,6 +21,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from cowest_graph.prompts import completion, draft_prompt
 from cowest_graph.state import references
+from trainer.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Attempt, Trace
@@ -87,15 +91,52 @@ class PreferenceReport:
         )
 
 
-Report = TypeVar("Report", DemonstrationReport, PreferenceReport)
+@dataclass(frozen=True)
+class DraftReport:
+    """What became of the traces that single drafts were taken from; all fields are counts."""
+
+    traces: int = 0
+    inference_traces: int = 0  # skipped: no solo answer to compare with
+    missing_solo: int = 0
+    attempts: int = 0
+    missing_drafts: int = 0
+    missing_scores: int = 0
+    helped: int = 0
+    hurt: int = 0  # ties are among them
+    without_help: int = 0  # queries of which no draft helped
+    rows: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{_count(self.rows, 'row', 'rows')} from {_count(self.traces, 'trace', 'traces')} "
+            f"and {_count(self.attempts, 'attempt', 'attempts')}: "
+            f"{self.helped} helped, {self.hurt} hurt; missing: {self.missing_scores} scores, "
+            f"{self.missing_solo} solo scores, {self.missing_drafts} drafts; queries without a "
+            f"draft that helped: {self.without_help}; inference traces skipped: "
+            f"{self.inference_traces}"
+        )
+
+
+Report = TypeVar("Report", DemonstrationReport, PreferenceReport, DraftReport)
 
 
 class Rows(list[Row], Generic[Report]):
-    """A list of TRL rows, with a `report` of what was dropped and why."""
+    """A list of TRL rows, with a `report` of what was dropped and why.
 
-    def __init__(self, rows: Iterable[Row], report: Report) -> None:
+    Args:
+        rows: the rows.
+        report: what became of what was given.
+        queries: of each row, so that held-out ones are found; empty where they are not known.
+    """
+
+    def __init__(self, rows: Iterable[Row], report: Report, queries: Iterable[str] = ()) -> None:
         super().__init__(rows)
         self.report: Report = report
+        self.queries: tuple[str, ...] = tuple(queries)
 
 
 def demonstrations(
@@ -130,6 +171,7 @@ def demonstrations(
     asking = draft_prompt(style)  # a wrong style is told before any row
     asking = prompt or asking
     taught: list[Row] = []
+    queries: list[str] = []
     seen = empty = unanswered = unexplained = 0
     for seen, row in enumerate(rows, start=1):
         query, reference = _query(row, seen), _first(row.get("reference"))
@@ -145,10 +187,12 @@ def demonstrations(
         if (content := _completion(style, reference, explanation)) is None:
             continue
         taught.append({"prompt": _asked(asking, query), "completion": _assistant(content)})
-    return Rows(taught, DemonstrationReport(seen, empty, unanswered, unexplained, len(taught)))
+        queries.append(query)
+    report = DemonstrationReport(seen, empty, unanswered, unexplained, len(taught))
+    return Rows(taught, report, queries)
 
 
-def preferences(traces: Iterable[Trace]) -> Rows[PreferenceReport]:
+def preferences(traces: Iterable[Trace], *, gains: bool = False) -> Rows[PreferenceReport]:
     """D_PT by Algorithm 1, lines 6 to 25: conversational preference rows (TRL, dataset formats).
 
     Per query, drafts with a gain above 0 helped and the others hurt (a tie hurts, line 15); both
@@ -158,11 +202,14 @@ def preferences(traces: Iterable[Trace]) -> Rows[PreferenceReport]:
     Args:
         traces: collection traces; a `TraceStore` gives them when it is iterated. Inference traces
             are skipped and counted.
+        gains: whether rows carry "chosen_gain" and "rejected_gain" (Δ of each draft), which the
+            objectives "weighted" and "margin" read.
 
     Returns:
         TRL rows with "prompt", "chosen" and "rejected", and `.report`.
     """
     pairs: list[Row] = []
+    queries: list[str] = []
     count = dict.fromkeys(PreferenceReport.__dataclass_fields__, 0)
     for trace in traces:
         count["traces"] += 1
@@ -170,20 +217,119 @@ def preferences(traces: Iterable[Trace]) -> Rows[PreferenceReport]:
             count["inference_traces"] += 1
             continue
         scored = _scored(trace, count)
-        helped = [attempt for attempt, gain in scored if gain > 0]
-        hurt = [attempt for attempt, gain in scored if gain <= 0]
+        helped = [(attempt, gain) for attempt, gain in scored if gain > 0]
+        hurt = [(attempt, gain) for attempt, gain in scored if gain <= 0]
         count["helped"] += len(helped)
         count["hurt"] += len(hurt)
         count["ties"] += sum(gain == 0 for _, gain in scored)
         count["all_helped"] += bool(helped) and not hurt
         count["all_hurt"] += bool(hurt) and not helped
-        new = [_pair(trace, y, n) for y, n in zip(helped, hurt, strict=False)]
-        versions = {attempt.weak_version for attempt in (*helped, *hurt)}
+        new = [_pair(trace, y, n, gains) for y, n in zip(helped, hurt, strict=False)]
+        versions = {attempt.weak_version for attempt, _ in (*helped, *hurt)}
         count["mixed_versions"] += bool(new) and len(versions) > 1
         count["identical_pairs"] += sum(row["chosen"] == row["rejected"] for row in new)
         pairs += new
+        queries += [trace.query] * len(new)
     count["pairs"] = len(pairs)
-    return Rows(pairs, PreferenceReport(**count))
+    return Rows(pairs, PreferenceReport(**count), queries)
+
+
+def unpaired(traces: Iterable[Trace]) -> Rows[DraftReport]:
+    """Every draft with a gain, alone: TRL's unpaired preference rows, for KTO (arXiv:2402.01306).
+
+    Queries whose drafts all helped or all hurt teach here, too; pairs leave them out.
+
+    Args:
+        traces: collection traces; inference traces are skipped and counted.
+
+    Returns:
+        TRL rows with "prompt", "completion" and "label" (True: the gain is above 0), and `.report`.
+    """
+    rows: list[Row] = []
+    queries: list[str] = []
+    count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
+    for trace, scored in _collected(traces, count):
+        for attempt, gain in scored:
+            rows.append({**_drafted(trace, attempt), "label": gain > 0})
+            queries.append(trace.query)
+    count["rows"] = len(rows)
+    return Rows(rows, DraftReport(**count), queries)
+
+
+def best_drafts(traces: Iterable[Trace]) -> Rows[DraftReport]:
+    """The draft of each query that helped most, as a demonstration: rejection sampling.
+
+    A query of which no draft helped teaches nothing. Of equal gains the first draft is taken.
+
+    Args:
+        traces: collection traces; inference traces are skipped and counted.
+
+    Returns:
+        TRL rows with "prompt" and "completion", and `.report`.
+    """
+    rows: list[Row] = []
+    queries: list[str] = []
+    count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
+    for trace, scored in _collected(traces, count):
+        helped = [(attempt, gain) for attempt, gain in scored if gain > 0]
+        if helped:
+            best, _ = max(helped, key=lambda drafted: drafted[1])
+            rows.append(_drafted(trace, best))
+            queries.append(trace.query)
+    count["rows"] = len(rows)
+    return Rows(rows, DraftReport(**count), queries)
+
+
+def training_rows(objective: str, traces: Iterable[Trace]) -> Rows[Any]:
+    """The rows that an objective is trained on.
+
+    Args:
+        objective: a name of `trainer.objectives.OBJECTIVES`.
+        traces: collection traces.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
+    wanted = OBJECTIVES[objective]
+    if wanted.rows == "preferences":
+        return preferences(traces, gains=wanted.gains)
+    return unpaired(traces) if wanted.rows == "unpaired" else best_drafts(traces)
+
+
+def label_noise(traces: Iterable[Trace]) -> float | None:
+    """ε: the probability that a preference is the wrong way round, by how scores repeat.
+
+    Where the weak model wrote the same draft twice for a query, the two scores differ by the noise
+    of strong model and judge alone. Their pooled variance σ² gives the noise of a difference of
+    two scores, 2σ², and a pair with the gap g is the wrong way round with probability
+    Φ(-g / √(2σ²)), a normal error with a flat prior. ε is its mean over all pairs.
+
+    Args:
+        traces: collection traces.
+
+    Returns:
+        ε from 0 to below 0.5; None when no draft repeats or there is no pair.
+    """
+    squares, freedom, gaps = 0.0, 0, []
+    count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
+    for _, scored in _collected(traces, count):
+        scores: defaultdict[str, list[float]] = defaultdict(list)
+        for attempt, gain in scored:
+            scores[str(attempt.draft).strip()].append(gain)
+        for same in scores.values():
+            squares += sum((one - statistics.fmean(same)) ** 2 for one in same)
+            freedom += len(same) - 1
+        helped = [gain for _, gain in scored if gain > 0]
+        hurt = [gain for _, gain in scored if gain <= 0]
+        gaps += [y - n for y, n in zip(helped, hurt, strict=False)]
+    if not freedom or not gaps:
+        return None
+    if not (spread := math.sqrt(2 * squares / freedom)):
+        return 0.0
+    wrong = statistics.fmean(statistics.NormalDist().cdf(-gap / spread) for gap in gaps)
+    return min(wrong, 0.499)
 
 
 def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -211,13 +357,41 @@ def _scored(trace: Trace, count: dict[str, int]) -> list[tuple[Attempt, float]]:
     return scored
 
 
-def _pair(trace: Trace, chosen: Attempt, rejected: Attempt) -> Row:
-    return {
-        "prompt": [dict(m) for m in trace.draft_prompt]
-        or _asked(draft_prompt(trace.style), trace.query),
-        "chosen": _assistant(str(chosen.draft)),
-        "rejected": _assistant(str(rejected.draft)),
+def _collected(
+    traces: Iterable[Trace], count: dict[str, int]
+) -> Iterator[tuple[Trace, list[tuple[Attempt, float]]]]:
+    """The collection traces with their scored attempts; helped and hurt are counted."""
+    for trace in traces:
+        count["traces"] += 1
+        if trace.kind == "inference":
+            count["inference_traces"] += 1
+            continue
+        scored = _scored(trace, count)
+        helped = sum(gain > 0 for _, gain in scored)
+        count["helped"] += helped
+        count["hurt"] += len(scored) - helped
+        count["without_help"] += not helped
+        yield trace, scored
+
+
+def _pair(
+    trace: Trace, chosen: tuple[Attempt, float], rejected: tuple[Attempt, float], gains: bool
+) -> Row:
+    row: Row = {
+        "prompt": _prompt(trace),
+        "chosen": _assistant(str(chosen[0].draft)),
+        "rejected": _assistant(str(rejected[0].draft)),
     }
+    return {**row, "chosen_gain": chosen[1], "rejected_gain": rejected[1]} if gains else row
+
+
+def _drafted(trace: Trace, attempt: Attempt) -> Row:
+    return {"prompt": _prompt(trace), "completion": _assistant(str(attempt.draft))}
+
+
+def _prompt(trace: Trace) -> Messages:
+    asked = [dict(message) for message in trace.draft_prompt]
+    return asked or _asked(draft_prompt(trace.style), trace.query)
 
 
 def _asked(prompt: ChatPromptTemplate, query: str) -> Messages:

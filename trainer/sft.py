@@ -1,6 +1,7 @@
 """Supervised fine-tuning of the weak model on demonstrations (paper, section 3.2, Equation 1).
 
-Knows TRL's `SFTTrainer`. Knows no DPO, no registry and no process around it.
+Knows TRL's `SFTTrainer`; with a start it goes on with an adapter, as rejection sampling does. Knows
+no DPO, no registry and no process around it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from trainer.backends import Machine, configure, load, named, settings
+from trainer.checks import examined
 from trainer.job import TrainingJob
+from trainer.resume import last_checkpoint
 from trainer.rows import Row
-from trainer.watch import RunLog, check_rows, step_watch, stop_tokens, summary
+from trainer.steps import watched
+from trainer.watch import RunLog, step_watch, summary
 
 
 def train(
-    job: TrainingJob, rows: Sequence[Row], machine: Machine, folder: Path, log: RunLog
+    job: TrainingJob,
+    rows: Sequence[Row],
+    machine: Machine,
+    folder: Path,
+    log: RunLog,
+    start: Path | None = None,
+    *,
+    drop_bad_rows: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
-    """Train a new adapter and save it to `folder/output`.
+    """Train an adapter and save it to `folder/output`.
+
+    A run that was cut off goes on from the last whole checkpoint in `folder`.
 
     Args:
         job: model, preset and overlays.
@@ -26,13 +39,16 @@ def train(
         machine: from `backends.machine`.
         folder: the run's folder.
         log: the run's log.
+        start: an adapter's folder to go on with; None for a new adapter.
+        drop_bad_rows: leave faulty rows out, instead of refusing all.
 
     Returns:
         The trained model, and {"metrics": …, "hyperparameters": …}.
 
     Raises:
         ValueError: for a setting that TRL or PEFT does not have, or rows that cannot be trained on.
-        ArithmeticError: when the loss stops being a finite number.
+        ArithmeticError: when the loss stops being a finite number, or explodes.
+        OutOfMemory: when a micro-batch does not fit.
     """
     from datasets import Dataset
     from transformers import set_seed
@@ -41,22 +57,26 @@ def train(
     set_seed(job.seed)  # before the adapter's first weights are drawn
     lora, args = settings(job, "sft", machine, folder, log.note)
     config = configure(SFTConfig, args)
-    model, tokenizer = load(job, machine, lora=lora, args=config)
+    model, tokenizer = load(job, machine, lora=lora, args=config, start=start)
+    if start:
+        log.note(f"SFT goes on with the adapter in {start} and keeps its shape")
 
-    limit = min(config.max_length or 10**9, model.config.max_position_embeddings)
-    measured = check_rows(rows, tokenizer, stop_tokens(model, tokenizer), limit)
-    log.note(f"{measured['rows']} rows, {measured['tokens']} tokens, longest {measured['longest']}")
-
-    trainer = SFTTrainer(
+    kept, measured = examined(
+        rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
+    )
+    trainer = watched(SFTTrainer)(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list(list(rows)),
+        train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
-        callbacks=[step_watch(log, time_limit=job.time_limit)],
     )
-    trainer.train()
+    trainer.add_callback(
+        step_watch(log, time_limit=job.time_limit, rows=trainer.data_collator.rows)
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
     model.save_pretrained(folder / "output", selected_adapters=["default"])
+    shape = {} if start else {"lora": lora}
     return model, {
         "metrics": {**summary(trainer), **measured},
-        "hyperparameters": {"preset": job.preset, "lora": lora, "args": named(args)},
+        "hyperparameters": {"preset": job.preset, **shape, "args": named(args)},
     }

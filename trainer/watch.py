@@ -1,7 +1,7 @@
-"""What is watched before and during training: the rows' tokens, the losses, the time.
+"""What is watched during training: the losses, the gradients, the time, the checkpoints.
 
-Knows tokenizers, chat templates and transformers' callbacks; writes a run's log as JSON lines.
-Knows no recipe, no model loading and no adapters.
+Knows transformers' callbacks; writes a run's log as JSON lines. Knows no recipe, no model loading
+and no adapters.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_NAMED = 5  # rows that an error names one by one
+from trainer.resume import mark_complete
+from trainer.steps import named_rows
+
+_SAVE_EVERY = 60.0  # seconds after which a checkpoint is due, beside those by steps
 
 
 class RunLog:
@@ -42,105 +45,67 @@ class RunLog:
         self._file.flush()
 
 
-def check_rows(
-    rows: Sequence[Mapping[str, Any]], tokenizer: Any, stops: Collection[int], limit: int
-) -> dict[str, int]:
-    """Measure every row's tokens before training, so that nothing is cut away in silence.
-
-    Args:
-        rows: TRL rows with "prompt", and "completion" or "chosen" and "rejected".
-        tokenizer: with a chat template.
-        stops: ids of the tokens that end a turn.
-        limit: tokens that prompt and completion may have together.
-
-    Returns:
-        The number of rows, of tokens in all, and of the longest text's tokens.
-
-    Raises:
-        ValueError: when there is no chat template; a text is longer than the limit; the prompt
-            alone is not how the whole text begins (training would differ from serving); or a
-            completion does not end with exactly one end-of-turn token.
-    """
-    if not tokenizer.chat_template:
-        raise ValueError(
-            "the model's tokenizer has no chat template, and the rows are messages; "
-            "take an instruction-tuned model, or put a chat_template.jinja into its folder"
-        )
-    wrong: list[str] = []
-    total = longest = 0
-    for number, row in enumerate(rows, start=1):
-        prompt = _tokens(tokenizer, row["prompt"], add_generation_prompt=True)
-        for part in ("completion", "chosen", "rejected"):
-            if part not in row:
-                continue
-            whole = _tokens(tokenizer, [*row["prompt"], *row[part]])
-            total, longest = total + len(whole), max(longest, len(whole))
-            if found := _fault(tokenizer, prompt, whole, stops, limit):
-                wrong.append(f"row {number} ({_query(row)!r}), {part}: {found}")
-    if wrong:
-        more = f"\n… and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise ValueError(
-            f"{len(wrong)} texts cannot be trained on as they are:\n"
-            + "\n".join(wrong[:_NAMED])
-            + more
-        )
-    return {"rows": len(rows), "tokens": total, "longest": longest}
-
-
-def stop_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The ids of the tokens at which generation stops, by the model's own configuration."""
-    named = getattr(model.generation_config, "eos_token_id", None)
-    several = named if isinstance(named, list) else [named]
-    return {i for i in (*several, tokenizer.eos_token_id) if i is not None}
-
-
 def step_watch(
     log: RunLog,
     *,
     time_limit: float | None = None,
     first: Callable[[Mapping[str, Any]], None] | None = None,
+    rows: Callable[[int], Sequence[int]] = lambda _: (),
 ) -> Any:
     """A `transformers.TrainerCallback` that logs every step and ends what should not go on.
 
     A loss (or, unless fp16 scales it, a gradient) that is not finite raises ArithmeticError with
-    the step; after `time_limit` seconds training ends with the step it is at.
+    the step and its rows; after `time_limit` seconds training ends with the step it is at. Where
+    checkpoints are kept, one is also due a minute after the last.
 
     Args:
         log: where the steps are written.
         time_limit: seconds from the first step on; None for no limit.
         first: called with the first step's figures, before any later step; it may raise.
+        rows: gives the rows of the last micro-batches, by how many.
     """
     from transformers import TrainerCallback
 
     class StepWatch(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
-        began = math.inf
+        began = saved = math.inf
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.began = time.monotonic()
+            self.began = self.saved = time.monotonic()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:  # the last log is a summary
                 return
             figures = {key: float(value) for key, value in logs.items()}
-            log.step(step=state.global_step, steps=state.max_steps, **_finite(figures))
+            if state.is_world_process_zero:
+                log.step(step=state.global_step, steps=state.max_steps, **_finite(figures))
             for name in ("loss",) if args.fp16 else ("loss", "grad_norm"):
                 if not math.isfinite(figures.get(name, 0.0)):
+                    blamed = named_rows(rows(args.gradient_accumulation_steps))
                     raise ArithmeticError(
                         f"the {name} is {figures[name]} at step {state.global_step} of "
-                        f"{state.max_steps}; lower the learning rate, or take precision='fp32'"
+                        f"{state.max_steps}, which trained on {blamed}; lower the learning rate, "
+                        "look at those rows, or take precision='fp32'"
                     )
             if first and state.global_step == 1:
                 first(figures)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if time_limit is None or time.monotonic() - self.began < time_limit:
+            now = time.monotonic()
+            if str(args.save_strategy) != "SaveStrategy.NO" and now - self.saved > _SAVE_EVERY:
+                control.should_save = True
+            if time_limit is None or now - self.began < time_limit:
                 return
-            if state.global_step < state.max_steps:
+            if state.global_step < state.max_steps and state.is_world_process_zero:
                 log.note(
                     f"stopped by the time limit of {time_limit:g} s after step "
                     f"{state.global_step} of {state.max_steps}"
                 )
             control.should_training_stop = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.saved = time.monotonic()
+            if state.is_world_process_zero:
+                mark_complete(Path(args.output_dir), state.global_step)
 
     return StepWatch()
 
@@ -157,32 +122,6 @@ def summary(trainer: Any) -> dict[str, Any]:
         "mean_loss": last.get("train_loss"),
         "train_seconds": last.get("train_runtime"),
     }
-
-
-def _fault(
-    tokenizer: Any, prompt: list[int], whole: list[int], stops: Collection[int], limit: int
-) -> str | None:
-    if len(whole) > limit:
-        return f"{len(whole)} tokens are more than the {limit} that max_length or the model allows"
-    if whole[: len(prompt)] != prompt:
-        return "the chat template writes the prompt otherwise alone than before a completion"
-    said = whole[len(prompt) :]
-    ends = [at for at, token in enumerate(said) if token in stops]
-    if len(ends) != 1:
-        return f"{len(ends)} end-of-turn tokens in the completion, and there must be exactly one"
-    if rest := tokenizer.decode(said[ends[0] + 1 :]).strip():
-        return f"text after the end-of-turn token: {rest[:40]!r}"
-    return None
-
-
-def _tokens(tokenizer: Any, messages: Any, **options: Any) -> list[int]:
-    encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
-    return list(encoded["input_ids"])
-
-
-def _query(row: Mapping[str, Any]) -> str:
-    text = str(row["prompt"][-1]["content"])
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float | str]:

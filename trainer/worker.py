@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = run(given.job, folder)
     except Exception as error:
+        # An earlier try's result would say that this one went well.
+        (folder / "result.json").unlink(missing_ok=True)
         _write(folder / "error.json", {"type": type(error).__name__, "message": str(error)})
         traceback.print_exc()
         return 1
@@ -46,13 +49,20 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     """Train what the job says; the adapter lies in `folder/output` afterwards.
 
     Args:
-        job_file: {"kind": "sft" or "dpo", "job": a TrainingJob, "rows": a JSONL file beside it,
-            "start": an adapter's folder or null}.
-        folder: where log.jsonl and output/ go.
+        job_file: {"kind": "sft", "dpo" or "kto", "job": a TrainingJob, "rows": a JSONL file beside
+            it, "start": an adapter's folder or null, "drop_bad_rows": true or false}.
+        folder: where log.jsonl, checkpoints/ and output/ go; checkpoints there are gone on with.
 
     Returns:
         Plain data: backend, machine, metrics, hyperparameters, versions, seconds.
     """
+    from trainer.resume import locked
+
+    with locked(folder / "worker.lock"):  # a killed parent's worker may still be at its end
+        return _run(job_file, folder)
+
+
+def _run(job_file: Path, folder: Path) -> dict[str, Any]:
     from trainer import backends
     from trainer.job import TrainingJob
     from trainer.watch import RunLog
@@ -68,14 +78,15 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     log.note(machine.reason)
     lines = (job_file.parent / spec["rows"]).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    if spec["kind"] == "sft":
-        from trainer import sft
-
-        _, result = sft.train(job, rows, machine, folder, log)
-    else:
-        from trainer import dpo
-
-        _, result = dpo.train(job, rows, machine, folder, log, Path(spec["start"]))
+    _, result = _recipe(spec["kind"])(
+        job,
+        rows,
+        machine,
+        folder,
+        log,
+        Path(spec["start"]) if spec.get("start") else None,
+        drop_bad_rows=bool(spec.get("drop_bad_rows")),
+    )
     return {
         **result,
         "backend": machine.backend,
@@ -84,6 +95,21 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
         "versions": backends.versions(machine.backend),
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def _recipe(kind: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """The recipe's function; each brings its own trainer of TRL's."""
+    if kind == "sft":
+        from trainer import sft
+
+        return sft.train
+    if kind == "kto":
+        from trainer import kto
+
+        return kto.train
+    from trainer import dpo
+
+    return dpo.train
 
 
 def _end_with_parent() -> None:

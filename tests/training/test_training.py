@@ -152,12 +152,12 @@ def test_the_check_refuses_the_base_as_reference(
 ) -> None:
     from peft import PeftModel
 
-    from trainer.dpo import check_start
+    from trainer.start import check_start
 
     sft = trained.adapters.path(trained.sft)
     model = PeftModel.from_pretrained(base(smollm2), sft, is_trainable=True)
     wrong = dpo_trainer(model, smollm2, tmp_path, ref_model=base(smollm2))
-    with pytest.raises(RuntimeError, match="reference is not the SFT adapter"):
+    with pytest.raises(RuntimeError, match="the reference is not the SFT adapter"):
         check_start(wrong, sft)
 
 
@@ -166,7 +166,7 @@ def test_the_check_refuses_the_base_as_start_which_ln_2_does_not_show(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from trainer.dpo import check_start
+    from trainer.start import check_start
 
     config = LoraConfig(task_type="CAUSAL_LM", **LORA)
     wrong = dpo_trainer(get_peft_model(base(smollm2), config), smollm2, tmp_path)
@@ -260,7 +260,7 @@ def test_trained_prompts_are_served_prompts_and_the_stop_token_is_learnt_once(
 
 
 def test_rows_that_would_be_cut_or_would_not_stop_are_refused_by_name(smollm2: Path) -> None:
-    from trainer.watch import check_rows
+    from trainer.checks import check_rows
 
     words, good = tokenizer(smollm2), preferred()[0]
     stops = {words.eos_token_id}

@@ -11,6 +11,9 @@ import trainer
 ROOT = Path(__file__).parents[2]
 
 # Each room may import the rooms beside it, of its own package; third parties are free.
+_TUNING = {
+    *("backends", "checks", "job", "objectives", "resume", "rows", "start", "steps", "watch"),
+}
 ALLOWED: dict[str, set[str]] = {
     "cowest_graph.state": set(),
     "cowest_graph.failures": set(),
@@ -48,14 +51,27 @@ ALLOWED: dict[str, set[str]] = {
     "cowest_graph.adapters": {"adapter_folders", "choice_files", "choices"},
     "cowest_graph.embedded": {"weak"},
     "cowest_graph.weak": {"adapters", "adapter_folders", "weak"},
-    "trainer.job": set(),
-    "trainer.rows": set(),
-    "trainer.watch": set(),
-    "trainer.backends": {"job", "watch"},
-    "trainer.sft": {"backends", "job", "watch", "rows"},
-    "trainer.dpo": {"backends", "job", "watch", "rows"},
-    "trainer.worker": {"sft", "dpo", "backends", "job", "watch"},
-    "trainer.launch": {"job", "rows"},
+    "trainer.presets": set(),
+    "trainer.objectives": {"presets"},
+    "trainer.job": {"objectives", "presets"},
+    "trainer.rows": {"objectives"},
+    "trainer.space": set(),
+    "trainer.resume": set(),
+    "trainer.steps": set(),
+    "trainer.checks": {"steps"},
+    "trainer.start": {"steps"},
+    "trainer.weighted": set(),
+    "trainer.cards": set(),
+    "trainer.child": set(),
+    "trainer.watch": {"resume", "steps"},
+    "trainer.backends": {"job", "presets", "resume", "watch"},
+    "trainer.sft": {"backends", "checks", "job", "resume", "rows", "steps", "watch"},
+    "trainer.dpo": _TUNING | {"weighted"},
+    "trainer.kto": _TUNING,
+    "trainer.worker": {"sft", "dpo", "kto", "backends", "job", "resume", "watch"},
+    "trainer.launch": {
+        *("cards", "checks", "child", "job", "objectives", "presets", "resume", "rows", "space"),
+    },
     "trainer.advice": set(),
     "trainer.console": set(),
     "trainer.listing": set(),
