@@ -157,8 +157,8 @@ class Domain:
         if split in self.hub:
             return _from_hub(self.hub[split], split), self.hub[split]
         raise FileNotFoundError(
-            f"{self.name}: no file {where}; name the data folder (--data FOLDER or COWEST_DATA), or "
-            "a data set on a hub (hub=)"
+            f"{self.name}: no file {where}; name the data folder (--data FOLDER or COWEST_DATA), "
+            "or a data set on a hub (hub=)"
         )
 
     def _example(self, row: Row, where: str) -> Example:
@@ -317,7 +317,7 @@ def data_hash(examples: Iterable[Example]) -> str:
 
 
 def data_folder() -> Path:
-    """Where the domains' JSONL files are: `COWEST_DATA`, or `../shared/data` beside the checkout."""
+    """Where the domains' files are: `COWEST_DATA`, or `../shared/data` beside the checkout."""
     chosen = os.environ.get("COWEST_DATA")
     return Path(chosen).expanduser() if chosen else _HOME
 
@@ -343,9 +343,11 @@ def label(text: str, labels: Sequence[str]) -> str | None:
     said = _spelled(answer)
     if said in spelled:
         return spelled[said]
-    named = [known for known in spelled if re.search(rf"(?<!\w){re.escape(known)}(?!\w)", said)]
-    longest = [a for a in named if not any(a != b and a in b for b in named)]
-    return spelled[longest[0]] if len(longest) == 1 else None
+    named: list[str] = []
+    for known in sorted(spelled, key=len, reverse=True):
+        said, times = re.subn(rf"(?<!\w){re.escape(known)}(?!\w)", "", said)
+        named += [known] * bool(times)
+    return spelled[named[0]] if len(named) == 1 else None
 
 
 _OPTION = re.compile(r"^\(([A-Z])\) (.*)$", re.M)
@@ -380,7 +382,7 @@ def choice(text: str, query: str) -> str | None:
     >>> choice("Answer: A or B", question) is None
     True
     """
-    offered = {letter: said for letter, said in _OPTION.findall(query)}
+    offered = dict(_OPTION.findall(query))
     found = _CHOSEN.findall(text)
     answer = found[-1] if found else final_answer(text)
     if answer is None or _SEVERAL.match(answer):

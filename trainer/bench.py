@@ -86,6 +86,7 @@ class Plan:
         probes: training queries that SKR and SuperICL try beforehand.
         max_concurrency: queries at a time.
         embeddings: rank passages by meaning, too, where the packaged model is installed.
+        resamples: of the bootstrap; a quarter of it for macro-F1.
     """
 
     methods: tuple[str, ...] = ("all",)
@@ -97,6 +98,7 @@ class Plan:
     probes: int = 8
     max_concurrency: int = 8
     embeddings: bool = True
+    resamples: int = 4000
 
 
 @dataclass
@@ -161,7 +163,7 @@ def run_bench(
                 found[method.name] |= outcomes(domain, seed.test, said, number)
                 failures[method.name] += [each for each in said if each.text is None]
             once[str(number)] = seed.workshop.once
-    rows = _table(domain, methods, found, failures, notes, prices)
+    rows = _table(domain, methods, found, failures, notes, prices, plan.resamples)
     results = {
         "domain": domain.name,
         "primary": domain.primary,
@@ -244,7 +246,7 @@ def _prepared(
         prompts=domain.prompts(style),
         task=" ".join(filter(None, (domain.task, domain.strong_task))),
         weak_task=domain.task,
-        retriever=_retriever(domain, train, plan.embeddings),
+        retriever=_retriever(domain, train, plan.embeddings, say),
         similar=_similar(plan.embeddings),
         examples=train,
         read=domain.read,
@@ -276,13 +278,14 @@ def _identity(model: Any, extra: str) -> str:
     return f"{model_name(model)} {sorted(parameters.items(), key=str)} {extra}"
 
 
-def _retriever(domain: Domain, train: Sequence[Example], embeddings: bool) -> Any:
+def _retriever(domain: Domain, train: Sequence[Example], embeddings: bool, say: Say) -> Any:
     documents = passages(train)
     if domain.retriever is not None:
         return domain.retriever([d.page_content for d in documents])
     try:
         return Hybrid(documents=documents) if embeddings else Lexical(documents=documents)
-    except ImportError:
+    except ImportError as error:
+        say(f"no retrieval: {error}")
         return None
 
 
@@ -350,6 +353,7 @@ def _table(
     failures: Mapping[str, Sequence[Said]],
     notes: Mapping[str, str],
     prices: Mapping[str, Price] | None,
+    resamples: int,
 ) -> list[dict[str, Any]]:
     ran = [m for m in methods if found[m.name]]
     if not ran:
@@ -364,6 +368,7 @@ def _table(
             failed=len(failures[m.name]),
             prices=prices,
             note=_note(notes[m.name], failures[m.name]),
+            resamples=resamples,
         )
         for m in ran
     }

@@ -128,12 +128,18 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         folders: Annotated[list[Path], typer.Argument(help="Of benches; or bench.json files.")],
         out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("."),
         name: Annotated[str, typer.Option(help="Of the files.")] = "report",
+        as_json: AsJson = False,
     ) -> None:
         """One HTML page and Markdown of one or more benches, with plots."""
         from trainer.report import load as load_results
         from trainer.report import save
 
-        for path in save(load_results(folders), out, name):
+        results = load_results(folders)
+        saved = save(results, out, name)
+        if as_json:
+            console.show_json(results)
+            return
+        for path in saved:
             console.show(str(path))
 
 

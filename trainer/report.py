@@ -78,14 +78,15 @@ def facts(results: Results) -> list[str]:
     """What made the table: command, seeds, models, data."""
     plan = results["plan"]
     seeds = ", ".join(str(seed) for seed in plan["seeds"])
-    rows = plan["training"]["train_rows"]
+    training = plan["training"]
+    rows = training["train_rows"]
     return [
         f"command: {results['command'] or 'run_bench'}",
         f"weak: {results['weak']}; strong: {results['strong']}",
         f"{results['queries']} queries of the split {plan['split']} (seeds {seeds}; data hash "
-        f"{results['data_hash']}); SFT on {'all' if rows is None else rows} training rows, feedback "
-        f"on {plan['training']['feedback_rows']} queries with {plan['training']['num_drafts']} "
-        f"drafts each; style {plan['style'] or 'of the domain'}",
+        f"{results['data_hash']}); SFT on {'all' if rows is None else rows} training rows, "
+        f"feedback on {training['feedback_rows']} queries with {training['num_drafts']} drafts "
+        f"each; style {plan['style'] or 'of the domain'}",
         f"made {results['made']} on {results['machine']}; 95 % bootstrap intervals over queries",
     ]
 

@@ -21,7 +21,7 @@ def cowest(materials: Materials) -> Graph:
 
 
 def rlwf_labeller(materials: Materials) -> Runnable[dict[str, Any], Any]:
-    """RLWF's labeller of drafts: the weak model itself (Tao and Li, 2024, as the paper adapts it)."""
+    """RLWF's labeller of drafts: the weak model itself (Tao and Li, 2024)."""
     return correctness(materials.weak, "rlwf", task=materials.weak_task or materials.task)
 
 

@@ -40,7 +40,7 @@ AHEAD = (
     "without repeating it:\n{so_far}"
 )
 
-_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?=\s)|\n|$)\s*")
+_SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|\n|$)\s*", re.S)
 
 
 class LookingAhead(Retrieving, total=False):
@@ -134,16 +134,18 @@ def first_doubt(
     >>> first_doubt("It is B12. Yes.", tokens, -1.0)
     ('', 'It is')
     """
-    ends = [match.end() for match in _SENTENCE.finditer(text) if match.group()]
+    ends = [match.end() for match in _SENTENCE.finditer(text)]
     spans = _placed(text, tokens)
     start = 0
     for end in ends:
         within = [(a, b, logprob) for a, b, logprob in spans if a < end and b > start]
         if any(logprob < lowest for _, _, logprob in within):
-            words = "".join(
-                text[max(a, start) : min(b, end)] for a, b, lp in within if lp >= lowest
-            )
-            return text[:start], " ".join(words.split()) or text[start:end].strip()
+            words = list(text[start:end])
+            for a, b, logprob in within:
+                if logprob < lowest:
+                    words[max(a, start) - start : b - start] = " " * (min(b, end) - max(a, start))
+            sure = " ".join("".join(words).split())
+            return text[:start], sure or text[start:end].strip()
         start = end
     return text, None
 

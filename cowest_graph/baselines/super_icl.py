@@ -1,4 +1,4 @@
-"""SuperICL: the small model's prediction and confidence in the large one's context (Xu et al., 2024).
+"""SuperICL: the small model's prediction in the large one's context (Xu et al., 2024).
 
 Knows shots: training examples with what the weak model said of them, how sure it was, and what is
 right.

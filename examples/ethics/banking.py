@@ -6,8 +6,7 @@ from typing import Any
 from cowest_graph.domains import Domain
 
 # In the public data set's own order and spelling.
-CODES = tuple(
-    """
+_CODES = """
 activate_my_card age_limit apple_pay_or_google_pay atm_support automatic_top_up
 balance_not_updated_after_bank_transfer balance_not_updated_after_cheque_or_cash_deposit
 beneficiary_not_allowed cancel_transfer card_about_to_expire card_acceptance card_arrival
@@ -28,8 +27,8 @@ transfer_into_account transfer_not_received_by_recipient transfer_timing unable_
 verify_my_identity verify_source_of_funds verify_top_up virtual_card_not_working
 visa_or_mastercard why_verify_identity wrong_amount_of_cash_received
 wrong_exchange_rate_for_cash_withdrawal
-""".split()
-)
+"""
+CODES = tuple(_CODES.split())
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def _from_zero(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     if given <= {*"abcd", *LETTERS, None}:
         return [{**row, "cop": row["cop"].upper() if row["cop"] else None} for row in rows]
     numbers = given - {-1}  # a test split without answers
-    if 0 in numbers and 4 in numbers or not (0 in numbers or 4 in numbers):
+    if (0 in numbers) == (4 in numbers):
         raise ValueError(f"cannot tell whether cop counts from 0 or from 1: {sorted(numbers)}")
     first = 0 if 0 in numbers else 1
     return [{**r, "cop": LETTERS[r["cop"] - first] if r["cop"] >= 0 else None} for r in rows]
