@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_adapters import peft_folder, snapshot, truncate
+from test_versions import eventually
 
+from cowest_graph.adapter_folders import check_folder
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.choices import Chosen, replayed
+from cowest_graph.weak.versions import Versions
 
 NAMES = ["v0001", "v0002", "v0003", "v0004"]
 shares = st.dictionaries(st.sampled_from([*NAMES, "base"]), st.floats(0.01, 0.25), max_size=4)
@@ -247,3 +252,59 @@ def test_the_history_alone_leads_to_the_choice(made: list[tuple[str, object]]) -
         history.append(json.loads(json.dumps({**line, "shadow": chosen.shadow})))
     assert replayed(history, NAMES) == chosen
     assert Chosen.from_json(json.loads(json.dumps(chosen.as_json()))) == chosen
+
+
+# --- a running model meanwhile ---
+
+
+def harm_choice(adapters: AdapterRegistry) -> None:
+    (adapters.folder / "current.json").write_text("")
+
+
+def harm_choice_by_half(adapters: AdapterRegistry) -> None:
+    choice = adapters.folder / "current.json"
+    choice.write_text(choice.read_text()[:20])
+
+
+def choose_one_that_is_cut_off(adapters: AdapterRegistry) -> None:
+    truncate(adapters.path("v0003"))
+    choice = {"current": "v0003", "before": ["v0001", "v0002"]}
+    (adapters.folder / "current.json").write_text(json.dumps(choice))
+
+
+def choose_one_that_was_never_there(adapters: AdapterRegistry) -> None:
+    (adapters.folder / "current.json").write_text('{"current": "v0042", "before": ["v0002"]}')
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        harm_choice,
+        harm_choice_by_half,
+        choose_one_that_is_cut_off,
+        choose_one_that_was_never_there,
+    ],
+)
+def test_the_version_in_use_stays_in_use(
+    adapters: AdapterRegistry, caplog: pytest.LogCaptureFixture, harm: Callable[[Any], None]
+) -> None:
+    def read(name: str, path: Path) -> str:
+        check_folder(path)
+        return name
+
+    serving = Versions(AdapterRegistry(adapters.folder), read, "nothing", every=0.01)
+    serving.start()
+    try:
+        adapters.promote("v0002")
+        assert eventually(lambda: serving.serving == "v0002")
+        harm(adapters)
+        assert eventually(lambda: "still on v0002" in caplog.text)
+        assert (serving.serving, serving.choose("thread")) == ("v0002", "v0002")
+        assert serving.lease("v0002").result() == "v0002"
+        assert adapters.damage()
+        adapters.repair()
+        assert adapters.current == "v0002"
+        adapters.promote("v0004")
+        assert eventually(lambda: serving.serving == "v0004")
+    finally:
+        serving.close()
