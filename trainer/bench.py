@@ -42,8 +42,7 @@ from cowest_graph.scoreboard import (
     outcomes,
     standing,
 )
-from trainer.bench_adapters import Training, Workshop, plain
-from trainer.job import Kind, TrainingJob
+from trainer.bench_adapters import MakeJob, Training, Workshop, plain
 
 Say = Callable[[str], None]
 _SOLO = ("strong_cot", "strong")  # whose answers the drafts are held against
@@ -69,7 +68,7 @@ class Models:
     drafting: Any = None
     evaluator: Evaluator | None = None
     adapters: AdapterRegistry | None = None
-    job: Callable[[Kind], TrainingJob] | None = None
+    job: MakeJob | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,7 @@ class _Seed:
     test: list[Example]
     materials: Materials
     workshop: Workshop
+    identities: tuple[str, str]  # of the weak and of the strong model
 
 
 def run_bench(
@@ -267,7 +267,8 @@ def _prepared(
         say=say,
         max_concurrency=plan.max_concurrency,
     )
-    return _Seed(seed, sample[: plan.limit], materials, workshop)
+    identities = (_identity(models.weak, ""), _identity(models.strong, ""))
+    return _Seed(seed, sample[: plan.limit], materials, workshop, identities)
 
 
 def _identity(model: Any, extra: str) -> str:
@@ -322,8 +323,8 @@ def _run(
         method.name,
         materials.prompts.version,
         materials.task,
-        materials.weak.identity if method.adapter else "",
-        materials.strong.identity,
+        seed.identities[0] if method.adapter else "",
+        seed.identities[1],
         version,
         data_hash(materials.examples[: plan.probes]),
         len(materials.examples),

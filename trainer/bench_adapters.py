@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.baselines import Adapter, Materials
@@ -21,11 +21,13 @@ from cowest_graph.domains import Domain, Example
 from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
 from cowest_graph.graph import create_collector
 from cowest_graph.traces import Trace, TraceStore
-from trainer.job import Kind, TrainingJob
+from trainer.job import TrainingJob
 from trainer.launch import train_dpo, train_sft
 from trainer.rows import demonstrations, preferences
 
 Say = Callable[[str], None]
+MakeJob = Callable[[Literal["sft", "dpo"]], TrainingJob]
+"""The training job of a recipe."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Workshop:
     materials: Materials
     evaluator: Evaluator | None
     adapters: AdapterRegistry | None
-    job: Callable[[Kind], TrainingJob] | None
+    job: MakeJob | None
     folder: Path
     style: str
     say: Say

@@ -195,8 +195,8 @@ def test_faults_of_the_data_are_found_and_said(tmp_path: Path) -> None:
         bench(tmp_path / "c", domain=domain(data={"dev": rows, "train": rows}))
     with pytest.raises(ValueError, match="outside the set"):
         bench(tmp_path / "d", domain=domain(labels=("0", "2")))
+    unscorable = domain(row=lambda r: {"query": r["q"]})
     with pytest.raises(ValueError, match="have no reference"):
-        unscorable = domain(row=lambda r: {"query": r["q"]})
         bench(tmp_path / "e", domain=unscorable)
 
 
