@@ -14,6 +14,7 @@ from cowest_graph.traces import Attempt, Trace, TraceStore
 
 if TYPE_CHECKING:
     from cowest_graph.weak.local import LocalWeak
+    from cowest_graph.weak.vllm import VLLMWeak
 
 __all__ = [
     "AdapterRegistry",
@@ -22,6 +23,7 @@ __all__ = [
     "Prompts",
     "Trace",
     "TraceStore",
+    "VLLMWeak",
     "accuracy",
     "create_collaboration",
     "create_collector",
@@ -39,4 +41,8 @@ def __getattr__(name: str) -> Any:
         from cowest_graph.weak.local import LocalWeak
 
         return LocalWeak
+    if name == "VLLMWeak":
+        from cowest_graph.weak.vllm import VLLMWeak
+
+        return VLLMWeak
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

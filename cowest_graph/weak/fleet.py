@@ -1,16 +1,16 @@
-"""vLLM servers behind one weak model: who is up, who is least busy, which adapters all of them hold.
+"""vLLM servers behind one weak model: who is up, who is least busy, which adapters all hold.
 
 Knows vLLM's endpoints for adapters and what its refusals mean. Knows no registry, no messages.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,11 @@ class Server:
             if "not found" not in str(error).lower():
                 raise
 
+    def tokenize(self, body: Mapping[str, Any]) -> list[int]:
+        """Token ids of a `prompt`, or of `messages` in the chat template."""
+        said = json.loads(self._post(f"{self.url.removesuffix('/v1')}/tokenize", body))
+        return [int(token) for token in said["tokens"]]
+
     def _post(self, path: str, body: Mapping[str, Any]) -> str:
         return self.client.post(
             path, cast_to=str, body=dict(body), options={"timeout": _ADMIN_SECONDS}
@@ -144,8 +149,6 @@ class Server:
         if status in (401, 403):
             return ValueError(f"{begin}: it refuses the key ({said}); give its api_key")
         todo = next((todo for words, todo in _REFUSALS if all(w in said for w in words)), None)
-        if todo is None and placed.folder is not None and self.sees(placed.folder) in said:
-            todo = _UNREACHABLE
         return ValueError(
             f"{begin} from {self.sees(placed.folder) if placed.folder else 'nowhere'}: {said}; "
             + (todo or "see the server's log")
@@ -162,11 +165,9 @@ _REFUSALS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("rank", "greater"), "start it with a larger --max-lora-rank (`cowest serve-weak` sets it)"),
     (("No adapter found",), _UNREACHABLE),
     (("No such file",), _UNREACHABLE),
-    (("does not exist",), _UNREACHABLE),
-    (("target modules",), "train the adapter on linear layers that vLLM can adapt"),
-    (("target_modules",), "train the adapter on linear layers that vLLM can adapt"),
-    (("size mismatch",), "the adapter is for another base model"),
-    (("shape",), "the adapter is for another base model"),
+    (("target modules",), "train the adapter on linear layers that this model has in vLLM"),
+    (("size",), "the adapter may be for another base model"),
+    (("shape",), "the adapter may be for another base model"),
     (("LoRA is not enabled",), "start it with --enable-lora (`cowest serve-weak` does)"),
 )
 
@@ -216,6 +217,18 @@ class Fleet:
         with self._lock:
             server.running -= 1
 
+    def tokenize(self, body: Mapping[str, Any]) -> list[int]:
+        """Token ids by a server's tokenizer; see vLLM's /tokenize.
+
+        Raises:
+            openai.APIError: when it does not answer.
+        """
+        server = self.take()
+        try:
+            return server.tokenize(body)
+        finally:
+            self.done(server)
+
     # --- adapters ---
 
     def place(self, placed: Placed) -> None:
@@ -226,15 +239,15 @@ class Fleet:
             ValueError: when a server refuses. Either way it is on no server that did not have it.
         """
         loads = [self._pool.submit(self._load_and_check, s, placed) for s in self.servers]
-        wait_for(loads)
-        failed = [error for load in loads if (error := load.exception()) is not None]
+        ends = [_end(load) for load in loads]
+        failed = [end for end in ends if isinstance(end, Exception)]
         if not failed:
             with self._lock:
                 self._placed[placed.version] = placed
             return
-        new = [s for s, load in zip(self.servers, loads, strict=True) if _was_loaded(load)]
-        for server in new:
-            self._try_unload(server, placed)
+        for server, end in zip(self.servers, ends, strict=True):
+            if end is True:
+                self._try_unload(server, placed)
         self._raise(placed, failed)
 
     def _load_and_check(self, server: Server, placed: Placed) -> bool:
@@ -247,7 +260,7 @@ class Fleet:
             raise
         return loaded
 
-    def _raise(self, placed: Placed, failed: Sequence[BaseException]) -> None:
+    def _raise(self, placed: Placed, failed: Sequence[Exception]) -> None:
         number, said = len(self.servers), "; ".join(str(error) for error in failed)
         if number > 1:
             said = (
@@ -361,8 +374,12 @@ class Fleet:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _was_loaded(load: Future[bool]) -> bool:
-    return load.exception() is None and load.result()
+def _end(load: Future[bool]) -> bool | Exception:
+    """Whether it loaded, or why not; a plain wait would not see those that closing cancels."""
+    try:
+        return load.result()
+    except Exception as error:
+        return error
 
 
 def _message(error: openai.APIError) -> str:

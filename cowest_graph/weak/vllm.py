@@ -7,34 +7,34 @@ adapters: the fleet does. What a chat completion is, langchain-openai knows.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
+from typing import Any, Literal, cast
 
-import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_openai.chat_models.base import BaseChatOpenAI, OpenAIContextOverflowError
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from cowest_graph.adapters import BASE, AdapterRegistry, base_fingerprint
-from cowest_graph.weak.fleet import Fleet, Placed, Server
-from cowest_graph.weak.versions import Versions
-from cowest_graph.weak.vllm_fit import check_fit, served_name
-
-log = logging.getLogger(__name__)
+from cowest_graph.adapters import BASE, AdapterRegistry
+from cowest_graph.weak.fleet import Fleet
+from cowest_graph.weak.vllm_turn import At, Live, Turn
 
 # Sampling arguments of vLLM's own, which OpenAI's client takes in the body's extra part only.
 _VLLM_OWN = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
-_PASSING = (408, 409, 429)  # and 5xx: the same request may well succeed later
-_LOST_TRIES = 8  # of one request, on servers that broke off
-_MISSING_TRIES = 3  # of one request, on servers that had not its adapter
+_STAMP = ("model_name", "weak_version")
 
 
 class VLLMWeak(BaseChatOpenAI):
@@ -86,12 +86,14 @@ class VLLMWeak(BaseChatOpenAI):
     stream_usage: bool | None = True
     use_responses_api: bool | None = False
     # A server of one's own wants no key of OpenAI's, and shall not be sent it.
-    openai_api_key: Any = Field(default=SecretStr("none"), alias="api_key")
+    openai_api_key: SecretStr | Callable[[], str] | Callable[[], Awaitable[str]] | None = Field(
+        default=SecretStr("none"), alias="api_key"
+    )
 
     _loading: Any = PrivateAttr(default_factory=threading.Lock)
-    _live: _Live | None = PrivateAttr(default=None)
+    _live: Live | None = PrivateAttr(default=None)
     _closed: bool = PrivateAttr(default=False)
-    _placed: Placed | None = PrivateAttr(default=None)  # of a copy that is at a server
+    _at: At | None = PrivateAttr(default=None)  # of a copy that is at a server
 
     def __init__(self, base_url: str | Sequence[str] | None = None, **kwargs: Any) -> None:
         given = [base_url] if isinstance(base_url, str) else list(base_url or kwargs["urls"])
@@ -112,7 +114,7 @@ class VLLMWeak(BaseChatOpenAI):
             if self._closed:
                 raise RuntimeError("this weak model is closed; make a new one")
             if self._live is None:
-                self._live = _Live(self)
+                self._live = Live(self)
                 self.model_name = self._live.base.served_as
             else:
                 self._live.versions.catch_up()
@@ -157,7 +159,7 @@ class VLLMWeak(BaseChatOpenAI):
         """The servers behind, for their counters; asks them first if need be."""
         return self._ready().fleet
 
-    def _ready(self) -> _Live:
+    def _ready(self) -> Live:
         live = self._live
         if live is None:
             self.load()
@@ -165,8 +167,9 @@ class VLLMWeak(BaseChatOpenAI):
         assert live is not None
         return live
 
-    async def _aready(self) -> _Live:
-        return self._live or await asyncio.to_thread(self._ready)
+    async def _aready(self) -> Live:
+        live: Live | None = self._live
+        return live if live is not None else await asyncio.to_thread(self._ready)
 
     # --- LangChain ---
 
@@ -191,8 +194,8 @@ class VLLMWeak(BaseChatOpenAI):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _Turn(self._ready(), kwargs.pop("adapter", None)) as turn:
-            turn.placed = turn.lease.result()
+        with Turn(self._ready(), kwargs.pop("adapter", None)) as turn:
+            turn.lease.result()
             while True:
                 try:
                     at = turn.at(self)
@@ -207,8 +210,8 @@ class VLLMWeak(BaseChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _Turn(await self._aready(), kwargs.pop("adapter", None)) as turn:
-            turn.placed = await asyncio.wrap_future(turn.lease)
+        with Turn(await self._aready(), kwargs.pop("adapter", None)) as turn:
+            await asyncio.shield(asyncio.wrap_future(turn.lease))  # others wait for it, too
             while True:
                 try:
                     at = turn.at(self)
@@ -225,8 +228,8 @@ class VLLMWeak(BaseChatOpenAI):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with _Turn(self._ready(), kwargs.pop("adapter", None)) as turn:
-            turn.placed = turn.lease.result()
+        with Turn(self._ready(), kwargs.pop("adapter", None)) as turn:
+            turn.lease.result()
             while True:
                 try:
                     at = turn.at(self)
@@ -244,16 +247,16 @@ class VLLMWeak(BaseChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with _Turn(await self._aready(), kwargs.pop("adapter", None)) as turn:
-            turn.placed = await asyncio.wrap_future(turn.lease)
+        with Turn(await self._aready(), kwargs.pop("adapter", None)) as turn:
+            await asyncio.shield(asyncio.wrap_future(turn.lease))  # others wait for it, too
             while True:
                 try:
-                    chunks = BaseChatOpenAI._astream(
-                        turn.at(self), messages, stop, run_manager, **kwargs
-                    )
-                    async for chunk in chunks:
-                        turn.begun = True
-                        yield chunk
+                    at = turn.at(self)
+                    made = BaseChatOpenAI._astream(at, messages, stop, run_manager, **kwargs)
+                    async with aclosing(cast(AsyncGenerator[ChatGenerationChunk], made)) as chunks:
+                        async for chunk in chunks:
+                            turn.begun = True
+                            yield chunk
                     return
                 except Exception as error:
                     await asyncio.wrap_future(turn.after(error))
@@ -274,10 +277,66 @@ class VLLMWeak(BaseChatOpenAI):
         self, response: Any, generation_info: dict[str, Any] | None = None
     ) -> ChatResult:
         result = super()._create_chat_result(response, generation_info)
-        placed = self._placed
-        if placed is not None:
+        if (at := self._at) is not None:
+            output = result.llm_output or {}
+            at.check_answered_as(output.get("model_name"))
             for generation in result.generations:
-                generation.message.response_metadata["weak_version"] = placed.version
-            about = {"model_name": self._base_name, "weak_version": placed.version}
-            result.llm_output = {**(result.llm_output or {}), **about}
+                generation.message.response_metadata["weak_version"] = at.placed.version
+            result.llm_output = {**output, **at.stamp}
         return result
+
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: Any
+    ) -> ChatGenerationChunk | None:
+        """Stamp the chunk that ends the text: merged, texts of several chunks would add up."""
+        made = super()._convert_chunk_to_generation_chunk(
+            chunk, default_chunk_class, base_generation_info
+        )
+        if (at := self._at) is not None and made is not None and made.generation_info is not None:
+            info = made.generation_info
+            if info.get("finish_reason"):
+                at.check_answered_as(info.get("model_name"))
+                made.generation_info = {**info, **at.stamp}
+        return made
+
+    def _get_generation_chunk_from_completion(self, completion: Any) -> ChatGenerationChunk:
+        """What comes after a parsed stream: the chunks before it are stamped already."""
+        made = super()._get_generation_chunk_from_completion(completion)
+        kept = {k: v for k, v in (made.generation_info or {}).items() if k not in _STAMP}
+        made.generation_info = kept
+        return made
+
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        """Of several prompts in one `generate`: the usage of all, and the one version if it is."""
+        versions = {output["weak_version"] for output in llm_outputs if output}
+        version = versions.pop() if len(versions) == 1 else None
+        return {**super()._combine_llm_outputs(llm_outputs), "weak_version": version}
+
+    def with_structured_output(
+        self,
+        schema: Any = None,
+        *,
+        method: Literal["function_calling", "json_mode", "json_schema"] = "json_schema",
+        **kwargs: Any,
+    ) -> Runnable[Any, Any]:
+        """A Runnable that answers by a schema, which vLLM forces token by token.
+
+        See `BaseChatOpenAI.with_structured_output`; the default method differs.
+        """
+        return super().with_structured_output(schema, method=method, **kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The text's token ids, by the server's own tokenizer."""
+        live = self._ready()
+        return live.fleet.tokenize({"model": live.base.served_as, "prompt": text})
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Any = None, **kwargs: Any
+    ) -> int:
+        """Tokens of the messages in the server's chat template."""
+        live = self._ready()
+        payload = self._get_request_payload(list(messages))
+        body = {"model": live.base.served_as, "messages": payload["messages"], **kwargs}
+        if tools:
+            body["tools"] = [convert_to_openai_tool(tool) for tool in tools]
+        return len(live.fleet.tokenize(body))

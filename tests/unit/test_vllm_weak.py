@@ -1,0 +1,493 @@
+"""Laws of the weak model behind vLLM servers, against a faithful fake and without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from fake_vllm import FakeVLLM, clients, refusal
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import HumanMessage
+
+from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.weak.vllm import VLLMWeak
+from cowest_graph.weak.vllm_fit import accepted_rank, check_fit, served_name
+from cowest_graph.weak.vllm_server import vllm_server
+
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def tensors(shapes: dict[str, list[int]], fill: int) -> bytes:
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * shape[0] * shape[1]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes([fill]) * at
+
+
+def lora(at: Path, *, rank: int = 4, fill: int = 0, layer: str = LAYER, **config: Any) -> Path:
+    at.mkdir(exist_ok=True)
+    shapes = {f"{layer}.lora_A.weight": [rank, 8], f"{layer}.lora_B.weight": [8, rank]}
+    said = {"peft_type": "LORA", "r": rank, "target_modules": ["q_proj"]} | config
+    (at / "adapter_config.json").write_text(json.dumps(said))
+    (at / "adapter_model.safetensors").write_bytes(tensors(shapes, fill))
+    return at
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 3.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not holds():
+        time.sleep(0.01)
+    return holds()
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> AdapterRegistry:
+    registry = AdapterRegistry(tmp_path / "adapters")
+    for number in range(4):
+        registry.add(lora(tmp_path / f"made{number}", fill=number))
+    return registry
+
+
+class Town:
+    """Fake servers by host, which may go down and come back, and a weak model of them all."""
+
+    def __init__(self, number: int, adapters: AdapterRegistry | None, **fields: Any) -> None:
+        self.fakes = [FakeVLLM() for _ in range(number)]
+        self.hosts: dict[str, FakeVLLM | None] = {f"s{i}": f for i, f in enumerate(self.fakes)}
+        self.weak = VLLMWeak(
+            [f"http://{host}/v1" for host in self.hosts],
+            adapters=adapters,
+            http_client=clients(self.hosts, httpx.Client),
+            http_async_client=clients(self.hosts, httpx.AsyncClient),
+            **({"temperature": 0, "max_retries": 1, "patience": 5} | fields),
+        )
+
+    def kill(self, number: int) -> None:
+        self.hosts[f"s{number}"] = None
+
+    def start(self, number: int, **fields: Any) -> FakeVLLM:
+        fake = self.fakes[number] = FakeVLLM(**fields)
+        self.hosts[f"s{number}"] = fake
+        return fake
+
+
+@pytest.fixture
+def town(adapters: AdapterRegistry) -> Iterator[Callable[..., Town]]:
+    made: list[Town] = []
+
+    def build(number: int = 1, registry: AdapterRegistry | None = adapters, **fields: Any) -> Town:
+        made.append(Town(number, registry, **fields))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.weak.close()
+
+
+def who(message: Any) -> str:
+    return str(message.response_metadata["weak_version"])
+
+
+async def test_everything_that_a_chat_model_does_is_stamped_once(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0002")
+    weak = town().weak
+    plain = weak.invoke("hi")
+    assert who(plain) == "v0002"
+    assert plain.response_metadata["model_name"] == "tiny"
+    assert plain.usage_metadata["total_tokens"] == sum(
+        plain.usage_metadata[key] for key in ("input_tokens", "output_tokens")
+    )
+    chunks = list(weak.stream("hi"))
+    whole = sum(chunks[1:], chunks[0])
+    assert len([chunk for chunk in chunks if chunk.content]) == 4
+    assert (whole.content, who(whole)) == (plain.content, "v0002")
+    assert whole.response_metadata["model_name"] == "tiny"
+    assert whole.usage_metadata == plain.usage_metadata
+    pieces = [chunk async for chunk in weak.astream("hi")]
+    assert who(sum(pieces[1:], pieces[0])) == "v0002"
+    assert who(await weak.ainvoke("hi")) == "v0002"
+    (texts,) = weak.generate([[HumanMessage("hi")]], n=3).generations
+    assert [who(text.message) for text in texts] == ["v0002"] * 3
+    assert weak.invoke("hi", logprobs=True).response_metadata["logprobs"]["content"]
+    assert weak.invoke("hi", seed=1).content != plain.content
+
+
+def test_the_papers_sampling_is_sent_and_no_other(town: Callable[..., Town]) -> None:
+    one = town(temperature=1.0)
+    one.weak.invoke("hi")
+    (asked,) = one.fakes[0].asked
+    assert (asked["temperature"], asked["top_p"], asked["max_tokens"]) == (1.0, 0.9, 1028)
+    assert asked["top_k"] == -1  # a server's own default is not the paper's
+    one.weak.bind(top_k=5, max_tokens=2).invoke("hi")
+    assert (one.fakes[0].asked[-1]["top_k"], one.fakes[0].asked[-1]["max_tokens"]) == (5, 2)
+
+
+def test_a_promotion_is_followed_on_every_server_and_answers_tell(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    one = town(2)
+    weak = one.weak.load()
+    assert (weak.version, weak.model_name) == ("base", "tiny")
+    base = weak.invoke("hi")
+    adapters.promote("v0001")
+    assert eventually(lambda: weak.version == "v0001")
+    first = [weak.invoke("hi") for _ in range(4)]
+    assert {who(m) for m in first} == {"v0001"}
+    assert len({m.content for m in first}) == 1  # whichever server
+    assert first[0].content != base.content
+    assert all(len(fake.loras) == 1 for fake in one.fakes)
+    assert all(fake.posts["/v1/chat/completions"] >= 2 for fake in one.fakes)
+    adapters.rollback()
+    assert eventually(lambda: weak.version == "base")
+    assert weak.invoke("hi").content == base.content
+    assert weak.invoke("hi", adapter="v0001").content == first[0].content
+    assert who(weak.invoke("hi", adapter="base")) == "base"
+
+
+def test_other_weights_under_the_same_name_are_another_model_to_the_server(tmp_path: Path) -> None:
+    first = served_name("v0001", lora(tmp_path / "a", fill=1))
+    assert first == served_name("v0001", tmp_path / "a")
+    assert first != served_name("v0001", lora(tmp_path / "a", fill=2))
+    assert first.startswith("v0001-")
+
+
+def test_all_servers_move_together_or_none(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town(3)
+    weak = one.weak.load()
+    one.fakes[1].max_lora_rank = 2
+    adapters.promote("v0002")
+    with pytest.raises(ValueError, match=r"none of the 3 servers.*s1.*max_lora_rank.*--max-lora"):
+        weak.load()
+    assert weak.version == "v0001"
+    assert [len(fake.loras) for fake in one.fakes] == [1, 1, 1]
+    assert who(weak.invoke("hi")) == "v0001"
+    one.fakes[1].max_lora_rank = 16
+    weak.load()
+    assert weak.version == "v0002"
+    one.kill(2)
+    adapters.promote("v0003")
+    with pytest.raises(ConnectionError, match="s2"):
+        weak.load()
+    assert weak.version == "v0002"
+    assert {who(weak.invoke("hi")) for _ in range(6)} == {"v0002"}
+
+
+def test_a_version_that_a_server_answers_wrongly_is_not_used(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    one = town(2)
+    weak = one.weak.load()
+    one.fakes[1].fault = lambda body: refusal(500, "CUDA error")
+    adapters.promote("v0001")
+    with pytest.raises(ValueError, match="CUDA error"):
+        weak.load()
+    assert weak.version == "base"
+    assert [fake.loras for fake in one.fakes] == [{}, {}]
+
+
+def test_old_versions_are_unloaded_once_nobody_uses_them(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town(max_adapters=1)
+    fake = one.fakes[0]
+    fake.pause = 0.05
+    weak = one.weak.load()
+    (old,) = fake.loras
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(weak.invoke("hi")))
+    asking.start()
+    assert eventually(lambda: fake.running > 0)
+    adapters.promote("v0002")
+    weak.load()
+    assert old in fake.loras  # it is in use
+    asking.join()
+    assert who(answers[0]) == "v0001"
+    assert eventually(lambda: old not in fake.loras)
+    assert len(fake.loras) == 1
+
+
+def test_a_restarted_server_gets_its_adapters_back(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town()
+    before = one.weak.invoke("hi")
+    fake = one.start(0)  # nobody saw it go
+    after = one.weak.invoke("hi")
+    assert (after.content, who(after)) == (before.content, "v0001")
+    assert fake.posts["/v1/load_lora_adapter"] == 1
+
+
+async def test_a_killed_server_is_waited_for_and_what_it_had_is_asked_again(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town()
+    before = one.weak.load().invoke("hi")
+    one.kill(0)
+    waiting = [asyncio.ensure_future(one.weak.ainvoke("hi")) for _ in range(8)]
+    streamed = asyncio.ensure_future(one.weak.with_config(run_name="s").ainvoke("hi", stream=False))
+    thread: list[Any] = []
+    asking = threading.Thread(target=lambda: thread.append(one.weak.invoke("hi")))
+    asking.start()
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in waiting)
+    fake = one.start(0)
+    for task in [*waiting, streamed]:
+        assert (await task).content == before.content
+    await asyncio.to_thread(asking.join)
+    assert thread[0].content == before.content
+    assert fake.posts["/v1/load_lora_adapter"] == 1  # one loading for all of them
+
+
+def test_another_server_takes_over_at_once(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town(2)
+    before = one.weak.invoke("hi")
+    one.kill(0)
+    assert {one.weak.invoke("hi").content for _ in range(4)} == {before.content}
+    one.start(0)
+    assert eventually(lambda: all(server.up for server in one.weak.fleet.servers))
+    assert list(one.fakes[0].loras) == list(one.fakes[1].loras)
+
+
+def test_nobody_waits_for_ever(town: Callable[..., Town]) -> None:
+    one = town(patience=0.1)
+    one.weak.load()
+    one.kill(0)
+    with pytest.raises(ConnectionError, match=r"no vLLM server at http://s0/v1 .*serve-weak"):
+        one.weak.invoke("hi")
+
+
+def test_passing_refusals_are_asked_again_and_others_are_not(town: Callable[..., Town]) -> None:
+    one = town(2)
+    said = iter([refusal(503), None])
+    one.weak.load()
+    for fake in one.fakes:
+        fake.fault = lambda body: next(said, None)
+    assert one.weak.invoke("hi").content
+    for fake in one.fakes:
+        fake.fault = lambda body: refusal(503)
+    before = sum(len(fake.asked) for fake in one.fakes)
+    with pytest.raises(openai.InternalServerError):
+        one.weak.invoke("hi")
+    assert sum(len(fake.asked) for fake in one.fakes) - before == 2  # max_retries=1
+    for fake in one.fakes:
+        fake.fault = lambda body: refusal(400, "temperature must be non-negative")
+    with pytest.raises(openai.BadRequestError, match="non-negative"):
+        one.weak.invoke("hi")
+
+
+def test_requests_go_where_the_fewest_are(town: Callable[..., Town]) -> None:
+    one = town(3)
+    for fake in one.fakes:
+        fake.pause = 0.02
+    one.weak.batch(["hi"] * 12, {"max_concurrency": 12})
+    assert [len(fake.asked) for fake in one.fakes] == [4, 4, 4]
+    assert [server.running for server in one.weak.fleet.servers] == [0, 0, 0]
+
+
+async def test_a_cancelled_request_holds_nothing(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town()
+    weak = one.weak.load()
+    stream = weak.astream("hi")
+    await anext(stream)
+    await stream.aclose()
+    one.kill(0)
+    waiting = asyncio.ensure_future(weak.ainvoke("hi"))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert weak.fleet.servers[0].running == 0
+    assert weak._live is not None
+    assert weak._live.versions.leases() == {}
+
+
+def test_a_prompt_that_is_too_long_is_told_with_what_to_do(town: Callable[..., Town]) -> None:
+    with pytest.raises(ContextOverflowError, match=r"maximum context length.*--max-model-len"):
+        town().weak.invoke("x" * 5000)
+
+
+def test_garbage_is_refused_before_any_server_is_asked(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    one = town(max_lora_rank=8)
+    weak = one.weak.load()
+    with pytest.raises(LookupError, match=r"no adapter 'v0099'.*there are: v0001, v0002"):
+        weak.invoke("hi", adapter="v0099")
+    cut = adapters.folder / "v0003" / "adapter_model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        weak.invoke("hi", adapter="v0003")
+    lora(adapters.folder / "v0002", rank=16)
+    with pytest.raises(ValueError, match=r"rank 16.*8 at most.*--max-lora-rank 16"):
+        weak.invoke("hi", adapter="v0002")
+    assert one.fakes[0].posts["/v1/load_lora_adapter"] == 0
+    assert who(weak.invoke("hi")) == "base"
+
+
+def test_a_damaged_version_leaves_the_one_in_use(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    weak = town().weak.load()
+    adapters.promote("v0002")
+    weak.load()
+    (adapters.folder / "v0003" / "adapter_model.safetensors").write_bytes(b"half")
+    choice = json.loads((adapters.folder / "current.json").read_text())
+    (adapters.folder / "current.json").write_text(json.dumps({**choice, "current": "v0003"}))
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        weak.load()
+    assert who(weak.invoke("hi")) == "v0002"
+    (adapters.folder / "current.json").write_text("")
+    time.sleep(0.5)
+    assert who(weak.invoke("hi")) == "v0002"
+
+
+def test_a_folder_that_the_server_does_not_see_is_explained(
+    adapters: AdapterRegistry, town: Callable[..., Town], tmp_path: Path
+) -> None:
+    adapters.promote("v0001")
+    with pytest.raises(ValueError, match=r"elsewhere/v0001.*own disk.*adapters_at="):
+        town(adapters_at=str(tmp_path / "elsewhere")).weak.load()
+    (tmp_path / "mounted").symlink_to(adapters.folder)
+    one = town(adapters_at={"http://s0/v1": str(tmp_path / "mounted")})
+    assert who(one.weak.invoke("hi")) == "v0001"
+    assert list(one.fakes[0].loras.values()) == [f"{tmp_path}/mounted/v0001"]
+    with pytest.raises(ValueError, match="names no folder for http://s0/v1"):
+        town(adapters_at={"http://other/v1": "/x"}).weak.load()
+
+
+def test_a_server_without_adapters_and_a_wrong_base_are_explained(
+    adapters: AdapterRegistry, town: Callable[..., Town]
+) -> None:
+    adapters.promote("v0001")
+    one = town()
+    one.fakes[0].runtime_lora = False
+    with pytest.raises(ValueError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+        one.weak.load()
+    with pytest.raises(LookupError, match="serves no model 'other'; it serves: tiny"):
+        town(model="other").weak.load()
+    dark = town()
+    dark.kill(0)
+    with pytest.raises(ConnectionError, match=r"no vLLM server at http://s0/v1.*serve-weak"):
+        dark.weak.load()
+
+
+def test_a_base_that_answers_for_an_adapter_is_no_answer(
+    adapters: AdapterRegistry, town: Callable[..., Town]
+) -> None:
+    adapters.promote("v0001")
+    one = town()
+    weak = one.weak.load()
+    served = one.fakes[0]
+    served.fault = lambda body: (
+        served._chat({**body, "model": "tiny"}) if body["model"] != "tiny" else None
+    )
+    with pytest.raises(RuntimeError, match="base model 'tiny' answered"):
+        weak.invoke("hi")
+
+
+def test_tokens_are_counted_by_the_server(town: Callable[..., Town]) -> None:
+    weak = town().weak
+    assert weak.get_num_tokens("one two three") == 3
+
+
+def test_a_servers_own_key_is_sent_and_by_default_none(town: Callable[..., Town]) -> None:
+    assert town().weak.root_client.api_key == "none"  # OpenAI's from the environment stays here
+    assert town(api_key="secret").weak.load().fleet.servers[0].client.api_key == "secret"
+
+
+# --- whether an adapter fits, and the server's command ---
+
+
+def base_folder(at: Path, **config: Any) -> Path:
+    at.mkdir()
+    said = {"max_position_embeddings": 2048} | config
+    (at / "config.json").write_text(json.dumps(said))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    (at / "model.safetensors").write_bytes(tensors({name: [8, 8]}, 0))
+    return at
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"peft_type": "IA3"}, "LORA only"),
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"init_lora_weights": "pissa"}, "pissa"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"rank_pattern": {"q_proj": 1000}}, "rank 1000.*512 at most; train"),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused(
+    tmp_path: Path, config: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_fit(lora(tmp_path / "a", **config))
+
+
+def test_modules_and_shapes_are_compared_with_the_base(tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base")
+    assert check_fit(lora(tmp_path / "fits"), base=base) == 4
+    other = lora(tmp_path / "b", layer="base_model.model.model.layers.7.mlp.up_proj")
+    with pytest.raises(ValueError, match=r"layers.7.mlp.up_proj.*has not.*q_proj"):
+        check_fit(other, base=base)
+    wide = base_folder(tmp_path / "wide")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    (wide / "model.safetensors").write_bytes(tensors({name: [8, 9]}, 0))
+    with pytest.raises(ValueError, match=r"8 x 8 layer, but in .* 8 x 9"):
+        check_fit(tmp_path / "fits", base=wide)
+
+
+def test_a_servers_command_fits_the_model_the_adapters_and_the_hardware(
+    tmp_path: Path, adapters: AdapterRegistry
+) -> None:
+    base = base_folder(tmp_path / "base")
+    command = vllm_server(base, adapters, gpu=False, port=8123, extra=["--seed", "7"])
+    said = str(command)
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in said
+    assert "-m vllm.entrypoints.openai.api_server" in said
+    assert "--max-lora-rank 16" not in said  # the adapters here need 8
+    assert "--max-lora-rank 8" in said
+    assert "--max-model-len 2048" in said
+    assert said.endswith("--seed 7")
+    assert any(kind in said for kind in ("--dtype float32", "--dtype bfloat16"))
+    assert "VLLM_CPU_KVCACHE_SPACE" in said
+    on_gpu = str(
+        vllm_server(base_folder(tmp_path / "long", max_position_embeddings=99999), gpu=True)
+    )
+    assert "--max-lora-rank 16 " in on_gpu  # the paper's, where there is none yet
+    assert "--dtype auto" in on_gpu
+    assert "--max-model-len 8192" in on_gpu
+    assert "VLLM_CPU" not in on_gpu
+    assert any("api_key" in note for note in vllm_server("org/model", host="0.0.0.0").notes)
+
+
+def test_a_rank_is_rounded_up_to_what_vllm_takes() -> None:
+    assert [accepted_rank([r]) for r in (1, 2, 8, 9, 64, 400)] == [1, 8, 8, 16, 64, 512]
