@@ -76,7 +76,7 @@ def train_sft(
     if start:
         adapters.path(start)
     given = _given(rows, "demonstrations", "nothing to train on")
-    asked = _Asked("sft", job, start, name, held_out, drop_bad_rows)
+    asked = _Asked("sft", "sft", job, start, name, held_out, drop_bad_rows)
     return _train(given, adapters, asked, progress)
 
 
@@ -128,7 +128,7 @@ def train_dpo(
     adapters.path(start)
     given = _given(rows, "pairs", "no preference pairs to train on")
     _check_columns(job, given)
-    asked = _Asked(job.recipe, job, start, name, held_out, drop_bad_rows)
+    asked = _Asked(job.recipe, job.objective, job, start, name, held_out, drop_bad_rows)
     return _train(given, adapters, asked, progress)
 
 
@@ -137,6 +137,7 @@ class _Asked:
     """What a caller asked for beside the rows."""
 
     kind: Kind
+    objective: str
     job: TrainingJob
     start: str | None
     name: str | None
@@ -159,7 +160,7 @@ def _train(
             _work(run, progress)
         card = {
             "kind": asked.kind,
-            "objective": job.objective if start else "sft",
+            "objective": asked.objective,
             "base": job.model,
             "base_hash": base_hash,
             "parents": [start] if start else [],

@@ -58,6 +58,8 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     """
     from trainer.resume import locked
 
+    if os.environ.get("RANK", "0") != "0":  # one of several processes; the first holds the lock
+        return _run(job_file, folder)
     with locked(folder / "worker.lock"):  # a killed parent's worker may still be at its end
         return _run(job_file, folder)
 
@@ -78,7 +80,7 @@ def _run(job_file: Path, folder: Path) -> dict[str, Any]:
     log.note(machine.reason)
     lines = (job_file.parent / spec["rows"]).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    _, result = _recipe(spec["kind"])(
+    _, result = recipe(spec["kind"])(
         job,
         rows,
         machine,
@@ -97,7 +99,7 @@ def _run(job_file: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _recipe(kind: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
+def recipe(kind: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """The recipe's function; each brings its own trainer of TRL's."""
     if kind == "sft":
         from trainer import sft

@@ -302,23 +302,6 @@ def test_the_time_limit_ends_with_the_step_and_keeps_the_adapter(
     assert "stopped by the time limit" in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
 
 
-def test_a_killed_worker_leaves_nothing_registered_and_says_so(
-    trained: Trained, job: TrainingJob
-) -> None:
-    before = trained.adapters.names()
-
-    def kill(_: dict[str, Any]) -> None:
-        for child in psutil.Process().children():
-            child.kill()
-
-    with pytest.raises(TrainingError, match=r"nothing was registered.*killed by SIGKILL") as told:
-        train_dpo(preferred(), job, trained.adapters, start=trained.sft, progress=kill)
-    assert trained.adapters.names() == before
-    (run,) = (trained.adapters.folder / ".runs").iterdir()
-    assert str(run) in str(told.value)
-    assert (run / "worker.log").is_file()
-
-
 def test_a_failed_worker_leaves_nothing_registered_and_says_why(
     job: TrainingJob, tmp_path: Path
 ) -> None:

@@ -1,0 +1,170 @@
+"""A run that was cut off goes on from its last whole checkpoint, to the same weights bit for bit.
+
+On the tiny model; benchmarks/killed_training.py kills the real one at five random moments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.traces import Trace
+from trainer import TrainingError, TrainingJob, demonstrations, train_dpo, training_rows
+from trainer.resume import last_checkpoint
+from trainer.watch import RunLog
+
+pytestmark = pytest.mark.timeout(240)
+
+LORA: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+STEPS = 7
+WEIGHTS = "adapter_model.safetensors"
+
+
+def demonstrated() -> list[dict[str, Any]]:
+    return demonstrations(
+        {"query": f"What does fault {i} mean?", "reference": f"clean part {i}"} for i in range(10)
+    )
+
+
+def traces() -> list[Trace]:
+    return [
+        Trace(
+            query=f"What does fault {i} mean?",
+            solo_score=3,
+            num_drafts=2,
+            attempts=[
+                {"index": 0, "draft": f"Answer: clean part {i}", "score": 9},
+                {"index": 1, "draft": "Answer: I cannot tell.", "score": 2},
+            ],
+        )
+        for i in range(10)
+    ]
+
+
+@pytest.fixture(scope="module")
+def job(tiny_model: Path) -> TrainingJob:
+    # 10 rows, 2 at a time: step 5 ends an epoch. LoRA's dropout draws random numbers in SFT.
+    args = {"max_steps": STEPS, "per_device_train_batch_size": 2, "learning_rate": 1e-2}
+    lora = {**LORA, "lora_dropout": 0.1}
+    return TrainingJob(str(tiny_model), preset="tiny", lora=lora, args=args, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def sft(job: TrainingJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sft")
+    trained(replace(job, args={**job.args, "max_steps": 3}), "sft", folder)
+    return folder / "output"
+
+
+def trained(job: TrainingJob, kind: str, folder: Path, start: Path | None = None) -> bytes:
+    """The adapter's weights, as they are saved."""
+    from trainer import backends
+    from trainer.worker import recipe
+
+    folder.mkdir(exist_ok=True)
+    rows = demonstrated() if kind == "sft" else training_rows(kind, traces())
+    log = RunLog(folder / "log.jsonl")
+    recipe(kind)(job, rows, backends.machine(job), folder, log, start)
+    return (folder / "output" / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "kto"])
+def test_a_run_resumed_from_its_checkpoint_ends_bit_for_bit_the_same(
+    kind: str, job: TrainingJob, sft: Path, tmp_path: Path
+) -> None:
+    start = None if kind == "sft" else sft
+    all_kept = replace(job, args={**job.args, "save_total_limit": None})
+    whole = trained(all_kept, kind, tmp_path / "whole", start)
+    for step in (3, 6):
+        run = tmp_path / f"cut-{step}"
+        checkpoint = tmp_path / "whole" / "checkpoints" / f"checkpoint-{step}"
+        shutil.copytree(checkpoint, run / "checkpoints" / checkpoint.name)
+        assert trained(all_kept, kind, run, start) == whole
+        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        steps = [line["step"] for line in map(json.loads, lines) if "step" in line]
+        assert steps == list(range(step + 1, STEPS + 1))  # not one step is done twice
+
+
+def test_a_checkpoint_that_was_cut_off_is_removed_and_not_gone_on_with(tmp_path: Path) -> None:
+    whole, cut = (tmp_path / "checkpoints" / f"checkpoint-{step}" for step in (9, 10))
+    for folder in (whole, cut):
+        folder.mkdir(parents=True)
+        (folder / WEIGHTS).touch()
+    (whole / "complete").touch()
+    said: list[str] = []
+    assert last_checkpoint(tmp_path, said.append) == str(whole)
+    assert not cut.exists()
+    assert said == [
+        "removed checkpoint-10, which was cut off",
+        "goes on after step 9, from checkpoint-9",
+    ]
+
+
+def test_a_killed_worker_leaves_nothing_registered_and_is_gone_on_with(
+    job: TrainingJob, sft: Path, tmp_path: Path
+) -> None:
+    adapters = AdapterRegistry(tmp_path / "adapters")
+    start = adapters.add(sft)
+    rows = training_rows("dpo", traces())
+    undisturbed = trained(job, "dpo", tmp_path / "whole", sft)
+
+    def kill(line: dict[str, Any]) -> None:
+        if line.get("step") == 3:
+            for child in psutil.Process().children():
+                child.kill()
+
+    with pytest.raises(TrainingError, match=r"nothing was registered.*killed by SIGKILL") as told:
+        train_dpo(rows, job, adapters, start=start, progress=kill)
+    assert adapters.names() == [start]
+    (run,) = (tmp_path / "adapters" / ".runs").iterdir()
+    assert str(run) in str(told.value)
+    assert (run / "worker.log").is_file()
+
+    lines: list[dict[str, Any]] = []
+    made = train_dpo(rows, job, adapters, start=start, progress=lines.append)
+    assert any("goes on after step" in line.get("note", "") for line in lines)
+    assert (adapters.path(made) / WEIGHTS).read_bytes() == undisturbed
+    assert not list((tmp_path / "adapters" / ".runs").iterdir())
+
+
+def test_want_of_memory_is_answered_with_smaller_micro_batches(
+    job: TrainingJob, tmp_path: Path
+) -> None:
+    code = (
+        "import json, sys\n"
+        "from trainer import *; from cowest_graph.adapters import AdapterRegistry\n"
+        "job = TrainingJob.from_json(sys.argv[1]); rows = json.loads(sys.argv[2])\n"
+        "adapters = AdapterRegistry(sys.argv[3])\n"
+        "name = train_sft(rows, job, adapters, progress=lambda line: print(line.get('note')))\n"
+        "print(adapters.card(name)['hyperparameters']['args'])\n"
+    )
+    long = [{"role": "assistant", "content": "Answer: clean part 1. " * 60}]
+    rows = [{**row, "completion": long} for row in demonstrated()] * 26
+    args = {**job.args, "max_steps": 1, "per_device_train_batch_size": 256, "num_train_epochs": 1}
+    greedy = replace(job, args={**args, "save_strategy": "no"})
+
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+
+    ran = subprocess.run(
+        [sys.executable, "-c", code, greedy.to_json(), json.dumps(rows), str(tmp_path)],
+        preexec_fn=little,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_TOP_PAD_": "131072"},
+    )
+    assert (
+        "the memory did not suffice; again with micro-batches of 128, accumulated 2" in ran.stdout
+    )
