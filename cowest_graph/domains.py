@@ -395,8 +395,8 @@ def choice(text: str, query: str) -> str | None:
         return None
     named = letter.group(1)
     # "A vaccine" begins with an article, "A" and "(A) vaccine" with a letter.
-    rest = answer[letter.end() :]
-    if rest[:1].isspace() and normalize(rest) != normalize(offered.get(named.upper(), "")):
+    rest, said = answer[letter.end() :], normalize(offered.get(named.upper(), ""))
+    if rest[:1].isspace() and not (said and normalize(rest).startswith(said)):
         return None
     return named.upper() if named.upper() in (offered or "ABCD") and named.isupper() else None
 

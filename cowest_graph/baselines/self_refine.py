@@ -1,6 +1,6 @@
 """Self-Refine: one model answers, criticises itself, and revises (Madaan et al., 2023).
 
-Knows the loop and its end: no fault found, or four rounds (paper, Appendix B.3).
+Knows the loop and its end: no fault found, nothing changed, or four rounds (paper, Appendix B.3).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Refining(Answering, total=False):
 
     feedback: str
     round: int  # revisions so far
+    before: str  # the answer that was revised
 
 
 def create_self_refine(
@@ -55,7 +56,7 @@ def create_self_refine(
     rounds: int = 4,
     task: str = "",
 ) -> Graph:
-    """Answer, criticise, revise, until no fault is found.
+    """Answer, criticise, revise, until no fault is found or a revision changes nothing.
 
     Args:
         model: answers and revises.
@@ -77,10 +78,12 @@ def create_self_refine(
     feedback = _shown | asking(FEEDBACK, task=task) | (critic or model)
     graph.add_node("criticise", written(feedback, "feedback"))
     graph.add_node("revise", answered(_shown | asking(REVISE, task=task) | model))
+    graph.add_node("keep", lambda state: {"before": state["answer"].text})
     graph.add_node("count", lambda state: {"round": state.get("round", 0) + 1})
     graph.add_edge(START, "answer")
     graph.add_edge("answer", "criticise")
-    graph.add_conditional_edges("criticise", _go_on(rounds), ["revise", END])
+    graph.add_conditional_edges("criticise", _go_on, ["keep", END])
+    graph.add_edge("keep", "revise")
     graph.add_edge("revise", "count")
     graph.add_conditional_edges("count", _again(rounds), ["criticise", END])
     return graph
@@ -111,13 +114,15 @@ def _show(state: State) -> dict[str, str]:
 _shown: Chain = in_place(_show)
 
 
-def _go_on(rounds: int) -> Callable[[State], str]:
-    def go_on(state: State) -> str:
-        done = state.get("round", 0) >= rounds or _FINE.match(state["feedback"])
-        return END if done else "revise"
-
-    return go_on
+def _go_on(state: State) -> str:
+    return END if _FINE.match(state["feedback"]) else "keep"
 
 
 def _again(rounds: int) -> Callable[[State], str]:
-    return lambda state: END if state["round"] >= rounds else "criticise"
+    """On to the next round, unless it was the last, or the criticism changed nothing."""
+
+    def again(state: State) -> str:
+        unchanged = state["answer"].text == state["before"]
+        return END if unchanged or state["round"] >= rounds else "criticise"
+
+    return again

@@ -116,7 +116,11 @@ def test_self_refine_stops_when_no_fault_is_found() -> None:
     once = ScriptedModel(script("It is incorrect.", "Correct."))
     assert run("strong_self_refine", materials(None, once))["answer"].text == "Answer: better"
     assert len(once.calls) == 4
-    never = ScriptedModel(script(*["Wrong."] * 9))
+    stubborn = ScriptedModel(script(*["Wrong."] * 9))  # its second revision is its first
+    run("strong_self_refine", materials(None, stubborn))
+    assert len(stubborn.calls) == 1 + 2 * 2
+    said = iter(range(99))
+    never = ScriptedModel(lambda messages: f"Wrong. {next(said)}")
     run("strong_self_refine", materials(None, never))
     assert len(never.calls) == 1 + 2 * 4  # the paper's four rounds
 

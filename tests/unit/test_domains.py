@@ -120,6 +120,7 @@ def test_what_is_no_choice_is_none() -> None:
     question = options("Which?", ["iron", "zinc", "a vaccine", "tin"])
     assert choice("Answer: zinc", question) == "B"
     assert choice("Answer: A vaccine", question) == "C"
+    assert choice("Answer: A iron, as it is a metal", question) == "A"
     for said in ("A/B", "B or C", "E", "none of the above", "a drug", "I"):
         assert choice(f"Answer: {said}", question) is None, said
 
