@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,15 @@ def smollm2() -> Path:
         return embedded.weak_model()
     except (FileNotFoundError, ImportError) as missing:
         pytest.skip(f"the embedded model is not installed: {missing}")
+
+
+@pytest.fixture
+def peft_folder(tmp_path: Path) -> Path:
+    """The smallest folder that a registry takes for an adapter."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1}))
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    tensors = struct.pack("<Q", len(header)) + header + b"\0" * 4
+    (folder / "adapter_model.safetensors").write_bytes(tensors)
+    return folder

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_OPTIONS = {"whitespace_flexible": False}  # a small model would fill the text with blanks
+# As JSON is mostly written; free white space would be filled up by a small model.
+_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_CHARACTERS = 2  # of a forced text's free strings, for each token that the text may have
+_LIMITS = {"maxLength", "enum", "const", "pattern", "format"}
 
 
 class Matcher:
@@ -72,33 +75,57 @@ class Grammars:
         return Matcher(matcher)
 
     def _read_vocabulary(self) -> Any:
-        from llguidance.hf import from_tokenizer
+        from llguidance import LLTokenizer
 
         with self._lock:
             if self._words is None:
-                self._words = from_tokenizer(
-                    self._tokenizer, n_vocab=self._vocabulary, eos_token=self._stop_ids
+                self._words = LLTokenizer(
+                    _vocabulary_of(self._tokenizer),
+                    n_vocab=self._vocabulary,
+                    eos_token=self._stop_ids,
                 )
             return self._words
 
 
-def json_grammar(schema: Mapping[str, Any]) -> str:
-    """The grammar of JSON texts that follow a schema.
+def grammar_of(kwargs: Mapping[str, Any], max_tokens: int) -> str | None:
+    """What a call's arguments force its text to be: a tool call, JSON, or nothing.
+
+    Strings without a limit of their own get one, and objects have the properties that are named
+    (unless additionalProperties says otherwise), so that a model that rambles still ends the text
+    within its tokens.
 
     Args:
-        schema: a JSON schema.
+        kwargs: with OpenAI's `tools`, `tool_choice` and `response_format`, where given.
+        max_tokens: of the text.
+
+    Raises:
+        ValueError: for a response format that there is not.
     """
+    choice, tools = kwargs.get("tool_choice"), kwargs.get("tools") or []
+    form = kwargs.get("response_format") or {"type": "text"}
+    if tools and choice not in (None, "auto", "none"):
+        allowed = [tool for tool in tools if choice in ("required", tool["function"]["name"])]
+        return _tool_call_grammar(allowed, max_tokens)
+    if form["type"] == "text":
+        return None
+    if form["type"] == "json_object":
+        return _json_grammar({"type": "object"}, max_tokens)
+    if form["type"] == "json_schema":
+        return _json_grammar(form["json_schema"]["schema"], max_tokens)
+    raise ValueError(
+        f"no response_format {form['type']!r}; there are: text, json_object, json_schema"
+    )
+
+
+def _json_grammar(schema: Mapping[str, Any], max_tokens: int) -> str:
     from llguidance import LLMatcher
 
-    return str(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS))
+    bounded = _bounded(schema, max_tokens)
+    return str(LLMatcher.grammar_from_json_schema(json.dumps(bounded), overrides=_OPTIONS))
 
 
-def tool_call_grammar(tools: Sequence[Mapping[str, Any]]) -> str:
-    """The grammar of exactly one call of one of these tools, in the form of Hermes and Qwen.
-
-    Args:
-        tools: in OpenAI's form, at least one.
-    """
+def _tool_call_grammar(tools: Sequence[Mapping[str, Any]], max_tokens: int) -> str:
+    """Exactly one call of one of these tools, in the form of Hermes and Qwen."""
     from llguidance import LLMatcher
 
     shapes = [
@@ -113,32 +140,55 @@ def tool_call_grammar(tools: Sequence[Mapping[str, Any]]) -> str:
         }
         for tool in tools
     ]
-    schema = {"anyOf": shapes, "x-guidance": _OPTIONS}
+    schema = {"anyOf": _bounded(shapes, max_tokens), "x-guidance": _OPTIONS}
     lark = f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {json.dumps(schema)}\n'
     return str(LLMatcher.grammar_from_lark(lark))
 
 
-def grammar_of(kwargs: Mapping[str, Any]) -> str | None:
-    """What a call's arguments force its text to be: a tool call, JSON, or nothing.
+def _bounded(schema: Any, max_tokens: int) -> Any:
+    """The schema with an end: no properties beside those it names, no string without a limit."""
+    free = [node for node in _nodes(schema) if _is_free(node)]
+    limit = max(1, _CHARACTERS * max_tokens // max(1, len(free)))
+    return _with_limit(schema, limit)
 
-    Args:
-        kwargs: with OpenAI's `tools`, `tool_choice` and `response_format`, where given.
 
-    Raises:
-        ValueError: for a response format that there is not.
+def _with_limit(node: Any, limit: int) -> Any:
+    if isinstance(node, list):
+        return [_with_limit(each, limit) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    same = {key: _with_limit(value, limit) for key, value in node.items()}
+    if _is_free(node):
+        return {**same, "maxLength": limit}
+    if isinstance(node.get("properties"), Mapping) and "type" in node:
+        return {"additionalProperties": False, **same}
+    return same
+
+
+def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(schema, Mapping):
+        yield schema
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _nodes(each)
+
+
+def _is_free(node: Mapping[str, Any]) -> bool:
+    return node.get("type") == "string" and not _LIMITS & node.keys()
+
+
+def _vocabulary_of(tokenizer: Any) -> str:
+    """The tokenizer as JSON that llguidance reads its tokens' bytes from.
+
+    It looks at the decoder to tell how bytes are written; a tokenizer that came out of a GGUF file
+    has a decoder of both kinds, where the pre-tokenizer says which one is meant.
     """
-    choice, tools = kwargs.get("tool_choice"), kwargs.get("tools") or []
-    form = kwargs.get("response_format") or {"type": "text"}
-    if tools and choice not in (None, "auto", "none"):
-        return tool_call_grammar(
-            [tool for tool in tools if choice in ("required", tool["function"]["name"])]
-        )
-    if form["type"] == "text":
-        return None
-    if form["type"] == "json_object":
-        return json_grammar({"type": "object"})
-    if form["type"] == "json_schema":
-        return json_grammar(form["json_schema"]["schema"])
-    raise ValueError(
-        f"no response_format {form['type']!r}; there are: text, json_object, json_schema"
-    )
+    from tokenizers import Tokenizer, decoders
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    if "ByteLevel" in repr(backend.pre_tokenizer):
+        backend.decoder = decoders.ByteLevel()
+    return str(backend.to_str())

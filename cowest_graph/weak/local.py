@@ -227,7 +227,8 @@ class LocalWeak(BaseChatModel):
             include_raw: give {"raw", "parsed", "parsing_error"} instead of raising.
             method: "json_mode" forces any JSON object; "function_calling" goes through a tool, for
                 models whose chat template has a place for them.
-            kwargs: further call arguments, such as `max_tokens`: what is cut off does not parse.
+            kwargs: further call arguments, such as `max_tokens`; strings without a maxLength of
+                their own are kept short enough for it.
         """
         parser = _parser(schema)
         if method == "function_calling":
@@ -394,12 +395,12 @@ class LocalWeak(BaseChatModel):
             "finish_reason": written.finish_reason,
         }
         if written.logprobs is not None:
-            metadata["token_ids"] = list(written.ids)
-            tokens = self._ready().tokenizer.convert_ids_to_tokens(list(written.ids))
+            ids = list(written.ids)
+            tokens = self._ready().tokenizer.convert_ids_to_tokens(ids)
             metadata["logprobs"] = {
                 "content": [
-                    {"token": token, "logprob": logprob}
-                    for token, logprob in zip(tokens, written.logprobs, strict=True)
+                    {"token": token, "logprob": logprob, "id": each}
+                    for token, logprob, each in zip(tokens, written.logprobs, ids, strict=True)
                 ]
             }
         return metadata
@@ -427,7 +428,7 @@ class LocalWeak(BaseChatModel):
             seed=asked("seed"),
             n=kwargs.get("n") or 1,
             logprobs=bool(kwargs.get("logprobs")),
-            grammar=grammar_of(kwargs),
+            grammar=grammar_of(kwargs, asked("max_tokens")),
         )
 
 

@@ -59,6 +59,7 @@ class Versions(Generic[Adapter]):
         self._base: Future[Adapter] = Future()
         self._base.set_result(base)
         self.serving = BASE
+        self._candidates: set[str] = set()  # what the registry routes to, or shadows with
         self._retry: dict[str, float] = {}  # version → when to try again
         self._told: str | None = None  # what was last said of trouble
         self._lock = threading.RLock()  # a read that is done already calls back at once
@@ -167,9 +168,12 @@ class Versions(Generic[Adapter]):
             return dict(self._leases)
 
     def close(self) -> None:
-        """Follow no longer."""
+        """Follow no longer; what waits to be read is not, what waits to be released is."""
         self._closed.set()
-        self._reader.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for reading in self._loaded.values():
+                reading.cancel()
+        self._reader.shutdown(wait=False)
 
     def _ready(self, name: str) -> bool:
         with self._lock:
@@ -182,7 +186,8 @@ class Versions(Generic[Adapter]):
             if len(self._loaded) <= self.limit:
                 return
             reading = self._loaded[name]
-            if name == self.serving or self._leases[name] or not reading.done():
+            wanted = name == self.serving or name in self._candidates or self._leases[name]
+            if wanted or not reading.done():
                 continue
             del self._loaded[name]
             if self._release is not None and not reading.exception() and not self._closed.is_set():
@@ -216,7 +221,8 @@ class Versions(Generic[Adapter]):
             log.info("new drafts are written by %s", chosen)
         registry = self.registry
         assert registry is not None
-        for name in filter(None, [*registry.routes, registry.shadow]):
+        self._candidates = set(filter(None, [*registry.routes, registry.shadow]))
+        for name in self._candidates:
             if not self._ready(name):
                 self._try(name)
 

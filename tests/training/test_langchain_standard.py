@@ -16,42 +16,28 @@ import pytest
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-from cowest_graph import LocalWeak
+from cowest_graph import LocalWeak, embedded
 
 TOOLS = Path(__file__).parent / "tools.jinja"
 
 
-class _OfLocalWeak:
-    has_tool_calling = False
-    supports_model_override = False
-    chat_model_class = LocalWeak
-
-
-class TestUnit(_OfLocalWeak, ChatModelUnitTests):
+class TestUnit(ChatModelUnitTests):
     """Nothing is loaded here."""
 
+    chat_model_class = LocalWeak
     chat_model_params = {"model": "a/folder"}  # noqa: RUF012
+    supports_model_override = False
 
 
-class TestIntegration(_OfLocalWeak, ChatModelIntegrationTests):
-    """On the stock model."""
+class TestIntegration(ChatModelIntegrationTests):
+    """On SmolLM2's weights; calls of tools are forced where a test may choose that."""
 
-    chat_model_params: dict[str, Any] = {}  # noqa: RUF012
+    chat_model_class = LocalWeak
+    supports_model_override = False
 
-    @pytest.fixture(scope="class")
-    def loaded(self, smollm2: Path) -> Iterator[LocalWeak]:
-        with LocalWeak(smollm2, temperature=0, max_tokens=64) as weak:
-            yield weak.load()
-
-    @pytest.fixture
-    def model(self, loaded: LocalWeak) -> LocalWeak:
-        return loaded
-
-
-class TestTools(TestIntegration):
-    """On the same weights with a chat template that says tools; what is asked for is forced."""
-
-    has_tool_calling = True
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": str(embedded.weak_model()), "temperature": 0, "max_tokens": 64}
 
     @pytest.fixture(scope="class")
     def loaded(
@@ -64,3 +50,10 @@ class TestTools(TestIntegration):
         (folder / "chat_template.jinja").write_text(TOOLS.read_text())
         with LocalWeak(folder, temperature=0, max_tokens=64) as weak:
             yield weak.load()
+
+    @pytest.fixture
+    def model(self, loaded: LocalWeak) -> LocalWeak:
+        return loaded
+
+    @pytest.mark.skip(reason="a model of 135 million parameters calls no tool unless it is forced")
+    def test_agent_loop(self, model: Any) -> None: ...

@@ -494,6 +494,24 @@ def test_rows_that_come_and_go_do_not_disturb_each_other(tokenizer: Any) -> None
     engine.close()
 
 
+def test_cancelling_half_frees_its_places_at_once_and_changes_no_other_text(
+    tokenizer: Any,
+) -> None:
+    engine = tiny_engine(tokenizer, max_batch_size=20)
+    engine.stop_ids = frozenset()
+    prompts = [range(3 + place, 13 + 2 * place) for place in range(20)]
+    alone = [ask(engine, p, max_tokens=150).done.result(60)[0].ids for p in prompts]
+    asked = [ask(engine, prompt, max_tokens=150) for prompt in prompts]
+    assert eventually(lambda: engine.running == 20)
+    for request in asked[::2]:
+        engine.cancel(request)
+    at = engine.steps
+    assert eventually(lambda: engine.running == 10)
+    assert engine.steps - at <= 2  # the one under way, and the one that sees it
+    assert [r.done.result(60)[0].ids for r in asked[1::2]] == alone[1::2]
+    engine.close()
+
+
 def test_the_context_is_the_end(tokenizer: Any) -> None:
     engine = tiny_engine(tokenizer)
     engine.stop_ids = frozenset()

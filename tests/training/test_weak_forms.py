@@ -57,6 +57,17 @@ def test_a_streamed_form_grows_to_the_same_object(weak: LocalWeak) -> None:
     )
 
 
+def test_free_strings_end_within_the_tokens(weak: LocalWeak) -> None:
+    class Joke(BaseModel):
+        setup: str
+        punchline: str
+
+    joke = weak.with_structured_output(Joke, temperature=0, max_tokens=60)
+    found = joke.invoke("Tell me a joke about cats.")
+    assert isinstance(found, Joke)
+    assert " " in found.setup  # bytes of tokens are read as they are meant
+
+
 def test_what_is_cut_off_is_told_and_not_made_up(weak: LocalWeak) -> None:
     chain = weak.with_structured_output(Fault, include_raw=True, max_tokens=3)
     found = chain.invoke("Hi")
@@ -84,10 +95,11 @@ def test_tools_that_the_template_cannot_say_are_refused(weak: LocalWeak) -> None
 
 def test_token_ids_and_logprobs_are_those_of_the_text(weak: LocalWeak, smollm2: Path) -> None:
     said = weak.invoke("Name a colour.", temperature=0, max_tokens=5, logprobs=True)
-    ids = said.response_metadata["token_ids"]
+    ids = [token["id"] for token in said.response_metadata["logprobs"]["content"]]
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     assert tokenizer.decode(ids, skip_special_tokens=True) == said.text
-    assert len(said.response_metadata["logprobs"]["content"]) == len(ids)
+    assert said.usage_metadata is not None
+    assert len(ids) == said.usage_metadata["output_tokens"]
 
 
 def test_a_long_prompt_is_cut_only_where_asked(weak: LocalWeak) -> None:

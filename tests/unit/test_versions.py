@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +11,6 @@ import pytest
 
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.weak.versions import Versions
-
-
-def peft_folder(at: Path) -> Path:
-    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-    at.mkdir()
-    (at / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
-    tensors = struct.pack("<Q", len(header)) + header + b"\0" * 4
-    (at / "adapter_model.safetensors").write_bytes(tensors)
-    return at
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 2.0) -> bool:
@@ -51,11 +40,10 @@ class Reader:
 
 
 @pytest.fixture
-def adapters(tmp_path: Path) -> AdapterRegistry:
+def adapters(tmp_path: Path, peft_folder: Path) -> AdapterRegistry:
     registry = AdapterRegistry(tmp_path / "adapters")
-    source = peft_folder(tmp_path / "source")
     for _ in range(6):
-        registry.add(source)
+        registry.add(peft_folder)
     return registry
 
 
@@ -163,8 +151,8 @@ def test_a_candidate_gets_its_share_once_it_is_read(
     assert versions.shadow is None
     read.go.set()
     assert eventually(lambda: versions.shadow == "v0003")
+    assert eventually(lambda: {versions.choose(key) for key in keys} == {"v0001", "v0002"})
     first = [versions.choose(key) for key in keys]
-    assert set(first) == {"v0001", "v0002"}
     assert [versions.choose(key) for key in keys] == first  # a thread keeps its version
 
 
