@@ -76,6 +76,7 @@ class Workshop:
         style: the draft style.
         say: told of every step.
         max_concurrency: queries at a time.
+        sft, dpo: the recipes.
     """
 
     domain: Domain
@@ -90,6 +91,8 @@ class Workshop:
     style: str
     say: Say
     max_concurrency: int = 8
+    sft: Callable[..., str] = train_sft
+    dpo: Callable[..., str] = train_dpo
     once: dict[str, Any] = field(default_factory=dict)
     """What was done once, for all queries: rows, traces, pairs, calls."""
     _made: dict[str, Made] = field(default_factory=dict)
@@ -125,7 +128,7 @@ class Workshop:
         name = self._name("sft", rows, job)
         if name not in adapters:
             self.say(f"SFT on {rows.report}")
-            train_sft(rows, job, adapters, name=name, progress=self._told("SFT"))
+            self.sft(rows, job, adapters, name=name, progress=self._told("SFT"))
         return Made(name)
 
     def _aligned(self, kind: Adapter, adapters: AdapterRegistry, job: TrainingJob) -> Made:
@@ -143,7 +146,7 @@ class Workshop:
                 return Made(start.version, f"{why}: the adapter before it is used")
             name = self._name(kind, pairs, job, start.version)
             if name not in adapters:
-                train_dpo(
+                self.dpo(
                     pairs, job, adapters, start=start.version, name=name, progress=self._told(kind)
                 )
             start = Made(name, f"{len(pairs)} pairs" + (f", round {number}" * (rounds > 1)))

@@ -1,0 +1,159 @@
+"""Which adapters a bench makes, of what, and under which names; the recipes are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from langchain_core.messages import BaseMessage
+
+from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.baselines import Materials
+from cowest_graph.domains import Domain, Example
+from cowest_graph.testing import ScriptedModel
+from trainer.bench_adapters import Training, Workshop
+from trainer.job import TrainingJob
+
+DOMAIN = Domain(
+    "toy",
+    {"train": [{"q": f"q{n}", "a": "right"} for n in range(6)]},
+    lambda row: {"query": row["q"], "reference": row["a"]},
+)
+
+
+class Recipes:
+    """Takes the place of training, and of the registry that it adds to."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Mapping[str, Any]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.made
+
+    def sft(self, rows: Sequence[Any], job: Any, adapters: Any, *, name: str, **rest: Any) -> str:
+        assert name not in self.made
+        self.made[name] = {"rows": list(rows), "seed": job.seed}
+        return name
+
+    def dpo(
+        self, rows: Sequence[Any], job: Any, adapters: Any, *, start: str, name: str, **rest: Any
+    ) -> str:
+        assert name not in self.made
+        self.made[name] = {"rows": list(rows), "start": start}
+        return name
+
+
+def weak() -> ScriptedModel:
+    """Drafts that are right, then wrong, and so on; as a labeller it likes the wrong ones."""
+    turn = iter(range(10_000))
+
+    def reply(messages: list[BaseMessage]) -> str:
+        if "Proposed answer" in messages[-1].text:
+            return "Yes" if "wrong" in messages[-1].text else "No"
+        return "Answer: right" if next(turn) % 2 == 0 else "Answer: wrong"
+
+    return ScriptedModel(reply)
+
+
+def strong() -> ScriptedModel:
+    def reply(messages: list[BaseMessage]) -> str:
+        text = messages[-1].text
+        return "Answer: right" if "Expert:\nAnswer: right" in text else "Answer: wrong"
+
+    return ScriptedModel(reply)
+
+
+def workshop(folder: Path, recipes: Recipes, **changes: Any) -> Workshop:
+    materials = Materials(weak=weak(), strong=strong(), prompts=DOMAIN.prompts())
+    training = Training(train_rows=4, feedback_rows=3, num_drafts=4, seed=7)
+    fields: dict[str, Any] = {
+        "domain": DOMAIN,
+        "training": training,
+        "train": DOMAIN.load("train"),
+        "weak": weak(),
+        "materials": materials,
+        "evaluator": None,
+        "adapters": cast(AdapterRegistry, recipes),
+        "job": lambda kind: TrainingJob("model"),
+        "folder": folder,
+        "style": "answer",
+        "say": lambda text: None,
+        "max_concurrency": 1,
+        "sft": recipes.sft,
+        "dpo": recipes.dpo,
+    }
+    return Workshop(**(fields | changes))
+
+
+def test_sft_then_dpo_from_it(tmp_path: Path) -> None:
+    recipes = Recipes()
+    shop = workshop(tmp_path, recipes)
+    assert shop.adapter("base").version == "base"
+    sft, dpo = shop.adapter("sft").version, shop.adapter("dpo").version
+    assert sft is not None
+    assert dpo is not None
+    assert sft.startswith("toy-sft-")
+    assert (len(recipes.made[sft]["rows"]), recipes.made[sft]["seed"]) == (4, 7)
+    assert recipes.made[dpo]["start"] == sft
+    pairs = recipes.made[dpo]["rows"]
+    assert len(pairs) == 6  # 3 queries, 4 drafts each, every other one right
+    assert {row["chosen"][0]["content"] for row in pairs} == {"Answer: right"}
+    assert shop.once["traces"] == 3
+    assert shop.once["feedback_calls"] == {"draft": 12, "refine": 12, "solo": 3, "evaluate": 15}
+
+
+def test_the_same_shop_again_finds_what_it_made(tmp_path: Path) -> None:
+    recipes = Recipes()
+    first = {kind: workshop(tmp_path, recipes).adapter(kind) for kind in ("sft", "dpo")}
+    again = {kind: workshop(tmp_path, recipes).adapter(kind) for kind in ("sft", "dpo")}
+    assert first == again
+    assert len(recipes.made) == 2
+    other = workshop(tmp_path, recipes, training=Training(train_rows=3))
+    assert other.adapter("sft").version != first["sft"].version
+
+
+def test_another_labeller_has_the_same_drafts_and_its_own_pairs(tmp_path: Path) -> None:
+    recipes = Recipes()
+    shop = workshop(tmp_path, recipes)
+    made = shop.adapter("rlwf").version
+    assert made is not None
+    assert made.startswith("toy-rlwf-")
+    chosen = {row["chosen"][0]["content"] for row in recipes.made[made]["rows"]}
+    assert chosen == {"Answer: wrong"}  # its weak model likes those
+
+
+def test_pairs_can_be_limited_and_rounds_repeated(tmp_path: Path) -> None:
+    recipes = Recipes()
+    few = replace(Training(train_rows=4, feedback_rows=3, num_drafts=4), max_pairs=2, rounds=2)
+    shop = workshop(tmp_path, recipes, training=few)
+    made = shop.adapter("dpo")
+    assert made.note == "2 pairs, round 2"
+    first, second = [name for name in recipes.made if "-dpo-" in name]
+    assert recipes.made[second]["start"] == first
+    assert len(recipes.made[first]["rows"]) == 2
+
+
+def test_without_pairs_the_adapter_before_is_used_and_said(tmp_path: Path) -> None:
+    recipes = Recipes()
+    shop = workshop(tmp_path, recipes, weak=ScriptedModel(["Answer: wrong"]))
+    made = shop.adapter("dpo")
+    assert made.version == shop.adapter("sft").version
+    assert "no pairs" in made.note
+
+
+def test_without_adapters_only_what_needs_none_is_made(tmp_path: Path) -> None:
+    shop = workshop(tmp_path, Recipes(), adapters=None)
+    assert shop.adapter("base").version is None
+    assert "as it is" in shop.adapter("sft").note
+    with pytest.raises(ValueError, match="'dpo' must be trained"):
+        shop.adapter("dpo")
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    shop = workshop(tmp_path, Recipes(), train=[Example("q", "right")], style="knowledge")
+    made = shop.adapter("sft")
+    assert made.version == "base"
+    assert "no SFT: 0 demonstrations" in made.note
