@@ -83,6 +83,7 @@ class Killer:
         self.said = ""
 
     def __call__(self, line: dict[str, Any]) -> None:
+        """Look at one line of the log."""
         if "goes on after" in str(line.get("note")):
             self.said = f" ({line['note']})"
         if "step" not in line:
@@ -92,6 +93,7 @@ class Killer:
         self.step = line["step"]
 
     def kill(self) -> None:
+        """SIGKILL, as the system does it for want of memory."""
         for child in psutil.Process().children(recursive=True):
             child.kill()
 

@@ -246,12 +246,17 @@ def refuse(faults: Sequence[Fault]) -> None:
         ValueError: with the count of each kind and the first rows.
     """
     if faults:
-        more = f"\n… and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-        first = "\n".join(map(str, faults[:_NAMED]))
-        raise ValueError(
-            f"{_sum(faults)} cannot be trained on as they are; correct them, or leave them out "
-            f"with drop_bad_rows=True (--drop-bad-rows):\n{first}{more}"
-        )
+        raise ValueError(refusal(faults))
+
+
+def refusal(faults: Sequence[Fault]) -> str:
+    """Why rows are refused: the count of each kind, the first rows, what to do."""
+    more = f"\n… and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+    first = "\n".join(map(str, faults[:_NAMED]))
+    return (
+        f"{_sum(faults)} cannot be trained on as they are; correct them, or leave them out "
+        f"with drop_bad_rows=True (--drop-bad-rows):\n{first}{more}"
+    )
 
 
 def dropped(faults: Sequence[Fault], rows: int) -> str:

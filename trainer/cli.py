@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from trainer.adapter_verbs import add_adapter_verbs
 from trainer.advice import FAILED, advice, exit_code, masked, need
 from trainer.bench_verbs import add_verbs
 from trainer.config import Config
+from trainer.train_verbs import add_train_verbs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,8 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A small model you can train drafts, a large one you can't refines.",
 )
-train_app = typer.Typer(no_args_is_help=True, help="Train an adapter of the weak model.")
-app.add_typer(train_app, name="train")
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
@@ -38,11 +36,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
 ]
-Promote = Annotated[bool, typer.Option("--promote", help="Serve it at once.")]
-Name = Annotated[str | None, typer.Option(help="Of the new version; v0001, … by default.")]
 
 _GOES_ON = "what was finished is kept, the same command goes on from there"
-_BEGINS_AGAIN = "training was stopped and nothing registered, the same command begins it again"
 _in_use = Config()  # the verb's configuration, for what is said of its errors
 
 
@@ -290,71 +285,6 @@ def pairs(
         console.note("next: cowest train dpo" if rows else "no pairs: collect more queries")
 
 
-@train_app.command()
-def sft(
-    rows: Annotated[Path, typer.Argument(help="JSONL with query, reference, explanation.")],
-    config: ConfigFile = None,
-    name: Name = None,
-    promote: Promote = False,
-    skip_bad: SkipBad = False,
-    as_json: AsJson = False,
-) -> None:
-    """Teach the weak model the domain from demonstrations."""
-    from trainer import demonstrations, train_sft
-
-    settings = _settings(config)
-    shown = demonstrations(_read(rows, skip_bad), style=settings.collect.style)
-    console.note(str(shown.report))
-    _train(
-        settings,
-        "SFT",
-        lambda registry, told: train_sft(
-            shown, settings.job("sft"), registry, name=name, progress=told
-        ),
-        promote,
-        as_json,
-    )
-
-
-@train_app.command()
-def dpo(
-    config: ConfigFile = None,
-    start: Annotated[
-        str | None, typer.Option(help="SFT adapter to start from; the one in use by default.")
-    ] = None,
-    any_version: Annotated[
-        bool, typer.Option("--any-version", help="Drafts of other versions, too.")
-    ] = False,
-    name: Name = None,
-    promote: Promote = False,
-    as_json: AsJson = False,
-) -> None:
-    """Teach the weak model, from the traces of its drafts, which drafts help."""
-    from trainer import preferences, train_dpo
-
-    settings = _settings(config)
-    start = start or settings.registry().current
-    if start:
-        settings.registry().path(start)  # a wrong name is told before the traces are read
-    with settings.store() as store:
-        wanted = None if any_version else start
-        rows = preferences(store.select(weak_version=wanted, kind="collection"))
-        others = [] if rows.report.traces else list(store.summary().by_weak_version)
-    console.note(f"drafts of {wanted or 'any version'}: {rows.report}")
-    if others:
-        told = ", ".join(version or "a model without versions" for version in others)
-        console.note(f"there are only drafts of: {told}; --any-version takes them all")
-    _train(
-        settings,
-        "DPO",
-        lambda registry, told: train_dpo(
-            rows, settings.job("dpo"), registry, start=start, name=name, progress=told
-        ),
-        promote,
-        as_json,
-    )
-
-
 @app.command()
 def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Check versions, GPU, model files, store, endpoint and judge; exit code 1 when one fails."""
@@ -380,33 +310,9 @@ def _read(path: Path, skip_bad: bool) -> list[dict[str, Any]]:
     return queries
 
 
-def _train(
-    settings: Config, what: str, run: Callable[[Any, Any], str], promote: bool, as_json: bool
-) -> None:
-    need("local", "train")
-    registry = settings.registry()
-    with console.kept(_BEGINS_AGAIN), console.Meter(what) as meter:
-
-        def told(line: dict[str, Any]) -> None:
-            if "step" in line:
-                loss = line["loss"]  # a text where it is not finite
-                said = f"{loss:.3f}" if isinstance(loss, float) else str(loss)
-                meter.done(line["step"], line["steps"], f"loss {said}")
-            elif "note" in line:
-                meter.say(line["note"])
-
-        name = run(registry, told)
-    if promote:
-        registry.promote(name)
-    if as_json:
-        console.show_json(registry.card(name))
-        return
-    console.show(f"adapter {name}, {'in use' if promote else 'not in use yet'}")
-    console.note("next: cowest collect ROWS" if promote else f"next: cowest promote {name}")
-
-
 add_adapter_verbs(app, _settings, _said)
 add_verbs(app, _settings)
+add_train_verbs(app, _settings, _read)
 
 if __name__ == "__main__":
     main()

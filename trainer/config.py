@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
@@ -135,8 +136,18 @@ class TrainSection(_Section):
         description="What is trained; without it, the weak model. Needed where the weak model is "
         "an endpoint.",
     )
-    preset: Literal["paper", "tiny"] = Field(
-        "paper", description="`tiny` for 100 to 400 million parameters."
+    preset: Literal["paper", "fast", "low_memory", "tiny"] = Field(
+        "paper",
+        description="`fast` for a GPU with room, `low_memory` for one without, `tiny` for 100 to "
+        "400 million parameters on a CPU.",
+    )
+    objective: str = Field(
+        "dpo",
+        description="Of `train dpo`: `dpo`, `ipo`, `cdpo`, `robust`, `weighted`, `margin`, `kto` "
+        "or `sft_best`; see training.md.",
+    )
+    label_noise: float | None = Field(
+        None, ge=0, lt=0.5, description="Of `cdpo` and `robust`; estimated from the traces."
     )
     backend: Literal["auto", "plain", "unsloth"] = Field(
         "auto", description="`auto` is Unsloth where it can run."
@@ -144,8 +155,15 @@ class TrainSection(_Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="`auto` is what the machine computes fast."
     )
+    load_in_4bit: bool = Field(
+        False, description="The base in 4 bits (QLoRA); needs a CUDA GPU and bitsandbytes."
+    )
+    time_limit: float | None = Field(
+        None, gt=0, description="Seconds after which training ends with the step it is at."
+    )
     sft: dict[str, Any] = Field(default_factory=dict, description="For TRL's `SFTConfig`, unread.")
     dpo: dict[str, Any] = Field(default_factory=dict, description="For TRL's `DPOConfig`, unread.")
+    kto: dict[str, Any] = Field(default_factory=dict, description="For TRL's `KTOConfig`, unread.")
     lora: dict[str, Any] = Field(
         default_factory=dict, description="For PEFT's `LoraConfig`, unread."
     )
@@ -399,18 +417,30 @@ class Config(_Section):
         with self.store() as store:
             return store.traffic()
 
-    def job(self, kind: Literal["sft", "dpo"]) -> TrainingJob:
-        """The training job for one recipe."""
+    def job(self, kind: Literal["sft", "dpo"], objective: str | None = None) -> TrainingJob:
+        """The training job for demonstrations ("sft") or for traces ("dpo").
+
+        Args:
+            kind: which of the two.
+            objective: over the section's.
+
+        Raises:
+            ValueError: for an unknown objective.
+        """
         train = self.train
-        return TrainingJob(
+        job = TrainingJob(
             model=self.weak_folder() if train.model is None else _folder_or_name(train.model),
             preset=train.preset,
+            objective=objective or train.objective,
+            label_noise=train.label_noise,
             backend=train.backend,
             precision=train.precision,
+            load_in_4bit=train.load_in_4bit,
             lora=train.lora,
-            args=getattr(train, kind),
             seed=train.seed,
+            time_limit=train.time_limit,
         )
+        return replace(job, args=getattr(train, "sft" if kind == "sft" else job.recipe))
 
 
 def fields() -> Iterator[tuple[str, str, FieldInfo]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.processes import any_process
 from trainer.resume import mark_complete
 from trainer.steps import named_rows
 
@@ -91,9 +92,10 @@ def step_watch(
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             now = time.monotonic()
-            if str(args.save_strategy) != "SaveStrategy.NO" and now - self.saved > _SAVE_EVERY:
+            keeps = str(args.save_strategy) != "SaveStrategy.NO"
+            if keeps and any_process(now - self.saved > _SAVE_EVERY):
                 control.should_save = True
-            if time_limit is None or now - self.began < time_limit:
+            if time_limit is None or not any_process(now - self.began >= time_limit):
                 return
             if state.global_step < state.max_steps and state.is_world_process_zero:
                 log.note(
@@ -117,6 +119,7 @@ def summary(trainer: Any) -> dict[str, Any]:
     return {
         "steps": trainer.state.global_step,
         "steps_planned": trainer.state.max_steps,
+        "epochs": trainer.state.epoch,
         "first_loss": steps[0]["loss"] if steps else None,
         "last_loss": steps[-1]["loss"] if steps else None,
         "mean_loss": last.get("train_loss"),

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 # Each room may import the rooms beside it, of its own package; third parties are free.
 _TUNING = {
-    *("backends", "checks", "job", "objectives", "resume", "rows", "start", "steps", "watch"),
+    *("backends", "checks", "job", "objectives", "processes", "resume", "rows", "speed", "start"),
+    *("steps", "watch"),
 }
 ALLOWED: dict[str, set[str]] = {
     "cowest_graph.state": set(),
@@ -51,6 +52,11 @@ ALLOWED: dict[str, set[str]] = {
     "cowest_graph.adapters": {"adapter_folders", "choice_files", "choices"},
     "cowest_graph.embedded": {"weak"},
     "cowest_graph.weak": {"adapters", "adapter_folders", "weak"},
+    "trainer.prefix_tree": set(),
+    "trainer.shared_prefix": {"prefix_tree"},
+    "trainer.reference": set(),
+    "trainer.speed": {"reference", "shared_prefix"},
+    "trainer.processes": set(),
     "trainer.presets": set(),
     "trainer.objectives": {"presets"},
     "trainer.job": {"objectives", "presets"},
@@ -63,14 +69,17 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.weighted": set(),
     "trainer.cards": set(),
     "trainer.child": set(),
-    "trainer.watch": {"resume", "steps"},
+    "trainer.watch": {"processes", "resume", "steps"},
     "trainer.backends": {"job", "presets", "resume", "watch"},
-    "trainer.sft": {"backends", "checks", "job", "resume", "rows", "steps", "watch"},
+    "trainer.sft": {
+        *("backends", "checks", "job", "processes", "resume", "rows", "speed", "steps", "watch"),
+    },
     "trainer.dpo": _TUNING | {"weighted"},
     "trainer.kto": _TUNING,
-    "trainer.worker": {"sft", "dpo", "kto", "backends", "job", "resume", "watch"},
+    "trainer.worker": {"sft", "dpo", "kto", "backends", "job", "processes", "resume", "watch"},
     "trainer.launch": {
-        *("cards", "checks", "child", "job", "objectives", "presets", "resume", "rows", "space"),
+        *("cards", "checks", "child", "job", "objectives", "presets", "processes", "resume"),
+        *("rows", "space"),
     },
     "trainer.advice": set(),
     "trainer.console": set(),
@@ -93,8 +102,13 @@ ALLOWED: dict[str, set[str]] = {
         "report",
     },
     "trainer.demo": {"job", "rows", "launch"},
-    "trainer.demo_report": {"demo"},
+    "trainer.demo_report": {"demo", "pages"},
+    "trainer.plan": {"backends", "checks", "job", "presets", "rows", "space"},
+    "trainer.train_verbs": {
+        *("advice", "cards", "checks", "config", "console", "objectives", "plan"),
+    },
     "trainer.cli": {
+        "train_verbs",
         "adapter_verbs",
         "advice",
         "bench_verbs",
