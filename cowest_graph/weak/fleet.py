@@ -5,6 +5,7 @@ Knows vLLM's endpoints for adapters and what its refusals mean. Knows no registr
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -45,6 +46,8 @@ class Server:
         client: what it is asked with; its own retries are switched off, the fleet's rules hold.
         async_client: the same for asyncio.
         sees: where this server sees an adapter's folder.
+        shares_connections: whether all event loops use the connections of `async_client`, which
+            only a transport of the caller's own may bear.
     """
 
     def __init__(
@@ -53,14 +56,35 @@ class Server:
         client: openai.OpenAI,
         async_client: openai.AsyncOpenAI,
         sees: Callable[[Path], str] = str,
+        *,
+        shares_connections: bool = False,
     ) -> None:
         self.url = url
         self.client = client.with_options(base_url=url, max_retries=0)
-        self.async_client = async_client.with_options(base_url=url, max_retries=0)
+        self._async_client = async_client.with_options(base_url=url, max_retries=0)
+        self._shared = shares_connections
+        self._by_loop: dict[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = {}
         self.sees = sees
         self.running = 0  # requests under way from here
         self.up = True
-        self._loading = threading.Lock()
+        self._loading, self._clients = threading.Lock(), threading.Lock()
+
+    @property
+    def async_client(self) -> openai.AsyncOpenAI:
+        """The client for the running event loop: a connection belongs to the loop it began in."""
+        if self._shared:
+            return self._async_client
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._async_client
+        with self._clients:
+            if loop not in self._by_loop:
+                for old in [old for old in self._by_loop if old.is_closed()]:
+                    del self._by_loop[old]
+                connections = openai.DefaultAsyncHttpxClient(timeout=self._async_client.timeout)
+                self._by_loop[loop] = self._async_client.with_options(http_client=connections)
+            return self._by_loop[loop]
 
     def models(self) -> dict[str, dict[str, Any]]:
         """What it serves: name → vLLM's card with `root`, `parent` and `max_model_len`.

@@ -61,7 +61,13 @@ class Live:
         self.max_retries = weak.max_retries or 0
         self.fleet = Fleet(
             [
-                Server(url, weak.root_client, weak.root_async_client, _sees(weak, url))
+                Server(
+                    url,
+                    weak.root_client,
+                    weak.root_async_client,
+                    _sees(weak, url),
+                    shares_connections=weak.http_async_client is not None,
+                )
                 for url in weak.urls
             ],
             patience=weak.patience,
@@ -191,12 +197,13 @@ class Turn:
         """A shallow copy of the chat model that talks to one server, as one version."""
         placed = self.lease.result()  # it was waited for
         server = self._server = self._fleet.take(avoid=self._failed_at)
+        async_client = server.async_client
         copy = weak.model_copy(
             update={
                 "root_client": server.client,
-                "root_async_client": server.async_client,
+                "root_async_client": async_client,
                 "client": server.client.chat.completions,
-                "async_client": server.async_client.chat.completions,
+                "async_client": async_client.chat.completions,
                 "model_name": placed.served_as,
             }
         )
