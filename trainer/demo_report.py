@@ -6,9 +6,7 @@ Knows rendering. Knows no models; every figure comes from `Results`.
 from __future__ import annotations
 
 import html
-import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from trainer.demo import (
     Measured,
     Results,
 )
+from trainer.pages import bars, html_table, listed, markdown_table, page, plot
 
 _HEADER = ("method", "exact match", "95 %", "token F1", "calls weak/strong", "seconds")
 _COMPARED = (
@@ -155,8 +154,7 @@ def _facts(results: Results) -> list[str]:
 
 def _markdown(results: Results) -> str:
     lines = [f"# {_title(results)}", "", f"Weak: {results.weak}. Strong: {results.strong}.", ""]
-    lines += ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER)]
-    lines += ["| " + " | ".join(row) + " |" for row in _rows(results)]
+    lines += markdown_table(_HEADER, _rows(results))
     lines += ["", "Paired differences in exact match, with 95 % bootstrap intervals:", ""]
     lines += [f"- {line}" for line in [*_differences(results), *_facts(results)]]
     lines += ["", "One question, before and after the swap, in one process:", ""]
@@ -167,66 +165,41 @@ def _markdown(results: Results) -> str:
 
 
 def _page(results: Results) -> str:
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in _rows(results)
-    )
-    header = "".join(f"<th>{html.escape(name)}</th>" for name in _HEADER)
-    listed = "".join(
-        f"<li>{html.escape(line)}</li>" for line in [*_differences(results), *_facts(results)]
-    )
     swapped = "".join(
         f"<h3>adapter {html.escape(version)}</h3><pre>{html.escape(draft)}</pre>"
         f"<p>refined to</p><pre>{html.escape(answer)}</pre>"
         for version, draft, answer in results.swap
     )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>CoWest-Graph demo</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto }}
-table {{ border-collapse: collapse; width: 100% }}
-td, th {{ border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left }}
-pre {{ background: #f6f6f6; padding: .6rem; white-space: pre-wrap }}
-svg {{ max-width: 100%; height: auto }}
-</style>
-<h1>{html.escape(_title(results))}</h1>
+    body = f"""<h1>{html.escape(_title(results))}</h1>
 <p>Weak: {html.escape(results.weak)}. Strong: {html.escape(results.strong)}.</p>
 {_plot(results)}
-<table><tr>{header}</tr>{cells}</table>
-<ul>{listed}</ul>
+{html_table(_HEADER, _rows(results))}
+{listed([*_differences(results), *_facts(results)])}
 <h2>One question, before and after the swap</h2>
 {swapped}
-<p>Made by <code>cowest demo --seed {results.seed}</code>.</p>
-</html>
-"""
+<p>Made by <code>cowest demo --seed {results.seed}</code>.</p>"""
+    return page("CoWest-Graph demo", body)
 
 
 def _plot(results: Results) -> str:
-    """Scores with intervals and loss curves as inline SVG; a note where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return "<p>(no plot: install cowest-graph[report])</p>"
+    """Scores with intervals and loss curves."""
     curves = {kind: curve for kind, curve in results.curves.items() if curve}
-    figure = Figure(figsize=(9, 2.8 + 0.1 * len(results.measured)), layout="constrained")
-    axes = figure.subplots(1, 1 + len(curves), width_ratios=[2, *[1] * len(curves)], squeeze=False)
-    _plot_scores(axes[0][0], results.measured)
-    for axis, (kind, curve) in zip(axes[0][1:], curves.items(), strict=True):
-        axis.plot([line["step"] for line in curve], [line["loss"] for line in curve])
-        axis.set(title=f"{kind.upper()} loss", xlabel="step")
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    return svg.getvalue().partition("<svg")[1] + svg.getvalue().partition("<svg")[2]
 
+    def draw(figure: Any) -> None:
+        ratios = [2, *[1] * len(curves)]
+        axes = figure.subplots(1, 1 + len(curves), width_ratios=ratios, squeeze=False)[0]
+        intervals = [m.interval for m in results.measured]
+        bars(
+            axes[0],
+            [m.method for m in results.measured],
+            [(i.mean, i.low, i.high) for i in intervals],
+            "exact match, 95 % intervals",
+        )
+        for axis, (kind, curve) in zip(axes[1:], curves.items(), strict=True):
+            axis.plot([line["step"] for line in curve], [line["loss"] for line in curve])
+            axis.set(title=f"{kind.upper()} loss", xlabel="step")
 
-def _plot_scores(axis: Any, measured: Sequence[Measured]) -> None:
-    names = [m.method for m in measured][::-1]
-    intervals = [m.interval for m in measured][::-1]
-    means = [i.mean for i in intervals]
-    below = [i.mean - i.low for i in intervals]
-    above = [i.high - i.mean for i in intervals]
-    axis.barh(names, means, xerr=[below, above], color="#6a8caf", capsize=3)
-    axis.set(xlim=(0, 1), title="exact match, 95 % intervals")
+    return plot(draw, height=2.8 + 0.1 * len(results.measured))
 
 
 def _line(text: str) -> str:
