@@ -32,11 +32,11 @@ Load = Callable[[Path | None], Config]
 DomainName = Annotated[str, typer.Option("--domain", help="`module:attribute` of a Domain.")]
 Out = Annotated[Path, typer.Option("--out", help="Ledger, adapters and results; goes on there.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the domains' files; or COWEST_DATA.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Queries a seed; all without it.")]
+Limit = Annotated[int, typer.Option(min=0, help="Queries a seed; 0 for all.")]
 Seeds = Annotated[str, typer.Option(help="Such as 0,1,2.")]
 Split = Annotated[str, typer.Option(help="That is tested on.")]
 Style = Annotated[str | None, typer.Option(help="Draft style; the domain's own without it.")]
-TrainRows = Annotated[int | None, typer.Option(min=1, help="For SFT; all without it.")]
+TrainRows = Annotated[int, typer.Option(min=0, help="For SFT; 0 for all.")]
 Feedback = Annotated[int, typer.Option(min=1, help="Queries that feedback is collected on.")]
 Drafts = Annotated[int, typer.Option(min=1, help="K, drafts a feedback query.")]
 Probes = Annotated[int, typer.Option(min=1, help="Training queries SKR and SuperICL try first.")]
@@ -145,11 +145,11 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
 
 def _plan(
     methods: str,
-    limit: int | None,
+    limit: int,
     seeds: str,
     split: str,
     style: str | None,
-    train_rows: int | None,
+    train_rows: int,
     feedback: int,
     drafts: int,
     probes: int,
@@ -160,10 +160,10 @@ def _plan(
     return Plan(
         methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
         split=split,
-        limit=limit,
+        limit=limit or None,
         seeds=_numbers(seeds, "--seeds"),
         style=style,
-        training=Training(train_rows=train_rows, feedback_rows=feedback, num_drafts=drafts),
+        training=Training(train_rows=train_rows or None, feedback_rows=feedback, num_drafts=drafts),
         probes=probes,
     )
 
