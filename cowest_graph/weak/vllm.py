@@ -265,7 +265,13 @@ class VLLMWeak(BaseChatOpenAI):
         self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """vLLM's own sampling arguments go into the extra part; no top-k is said as such, since a
-        server may have a default of its own."""
+        server may have a default of its own.
+
+        Raises:
+            TypeError: for a model's name, which would pass the versions by.
+        """
+        if "model" in kwargs:
+            raise TypeError("a call cannot choose the model; give adapter=, a version's name")
         own = {name: kwargs.pop(name) for name in _VLLM_OWN if name in kwargs}
         if own.get("top_k") is None:
             own["top_k"] = self.top_k or -1

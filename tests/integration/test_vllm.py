@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,10 @@ def adapters(tmp_path: Path, smollm2: Path) -> AdapterRegistry:
     return registry
 
 
-@pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[vllm_servers.Process]:
-    """The real vLLM on SmolLM2."""
-    if vllm_servers.PYTHON is None:
-        pytest.skip(vllm_servers.MISSING)
-    process = vllm_servers.real(
-        vllm_servers.PYTHON, smollm2, tmp_path_factory.mktemp("vllm"), extra=["--seed", "0"]
-    )
-    with process:
-        yield process
+@pytest.fixture
+def vllm(smollm2: Path) -> vllm_servers.Process:
+    """The real vLLM on SmolLM2, one for all tests."""
+    return vllm_servers.running(smollm2)
 
 
 def collected(weak: VLLMWeak, traces: TraceStore, during: Callable[[], None]) -> None:

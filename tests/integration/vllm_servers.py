@@ -6,21 +6,26 @@ by COWEST_VLLM_PYTHON; nothing here imports vLLM or torch.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -119,6 +124,23 @@ def real(python: str, model: Path, folder: Path, **options: Any) -> Process:
     port = free_port()
     command = vllm_server(model, python=python, port=port, **{"context": 2048, **options})
     return Process(command, port, folder / f"vllm-{port}.log")
+
+
+@lru_cache
+def running(model: Path) -> Process:
+    """One real server for all tests of this run, whose chat template has a place for tools.
+
+    Skips the test that asks for it where there is no vLLM.
+    """
+    if PYTHON is None:
+        pytest.skip(MISSING)
+    template = str(Path(__file__).parents[1] / "training" / "tools.jinja")
+    tools = ["--chat-template", template, "--enable-auto-tool-choice"]
+    folder = Path(tempfile.mkdtemp(prefix="vllm-"))
+    process = real(PYTHON, model, folder, extra=[*tools, "--tool-call-parser", "hermes"])
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(process.stop)
+    return process.start()
 
 
 def fake(model: str, folder: Path, pause: float = 0.0) -> Process:

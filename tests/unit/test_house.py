@@ -85,6 +85,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.console": set(),
     "trainer.listing": set(),
     "trainer.adapter_verbs": {"config", "console", "listing"},
+    "trainer.serve_verbs": {"config", "console"},
     "trainer.config": {"advice", "job"},
     "trainer.doctor": {"advice", "config", "job"},
     "trainer.bench_adapters": {"job", "launch", "rows"},
@@ -119,6 +120,7 @@ ALLOWED: dict[str, set[str]] = {
         "doctor",
         "listing",
         "rows",
+        "serve_verbs",
     },
 }
 

