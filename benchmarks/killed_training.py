@@ -1,6 +1,6 @@
 """Training killed at random moments, and gone on with, ends with the same adapter bit for bit.
 
-    python benchmarks/killed_training.py [--kills 5] [--kind sft|dpo|kto] [--steps 40] [--seed 0]
+    python benchmarks/killed_training.py [--kills 5] [--kind sft|dpo|kto] [--steps 20] [--seed 0]
 
 SmolLM2-135M-Instruct on the CPU, LoRA on its last two layers, short rows. First a run that nobody
 disturbs. Then the same job on the same rows in another folder: after the first step of each try, at
@@ -44,9 +44,9 @@ def main() -> int:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--kills", type=int, default=5)
     given.add_argument("--kind", choices=("sft", "dpo", "kto"), default="dpo")
-    given.add_argument("--steps", type=int, default=40)
+    given.add_argument("--steps", type=int, default=20)
     given.add_argument("--seed", type=int, default=0)
-    given.add_argument("--within", type=float, default=4.0, help="seconds after a try's first step")
+    given.add_argument("--within", type=float, default=3.0, help="seconds after a try's first step")
     asked = given.parse_args()
     model = str(weak_model())
     with tempfile.TemporaryDirectory() as home:
