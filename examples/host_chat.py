@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,16 @@ def host(weak: Any, strong: Any) -> StateGraph[Chat, None, Chat, Chat]:
     return graph
 
 
+@cache  # a LangGraph server calls it for every run, and the models are loaded once
 def graph() -> Any:
     """What langgraph.json names: the host on the embedded models; the server keeps the threads."""
     return host(*embedded_models("adapters")).compile()
+
+
+@cache
+def scripted_graph() -> Any:
+    """The same without any weights, to look at in LangGraph Studio."""
+    return host(*scripted_models()).compile()
 
 
 def route(state: Chat) -> str:
