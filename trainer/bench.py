@@ -326,8 +326,8 @@ def _run(
         seed.identities[0] if method.adapter else "",
         seed.identities[1],
         version,
-        data_hash(materials.examples[: plan.probes]),
-        len(materials.examples),
+        data_hash(materials.examples),
+        plan.probes,
         plan.embeddings,
     )
     said: list[Said] = []

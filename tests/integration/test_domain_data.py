@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from langchain_core.messages import BaseMessage
 
 from cowest_graph.domains import Domain, data_folder, shown_references, without_duplicates
+from cowest_graph.testing import ScriptedModel
 from examples.counterfactual.domain import ifqa, ifqa_closed
 from examples.ethics.banking import banking77
 from examples.ethics.domain import diasafety, prosocial
 from examples.medicine.domain import medmcqa
+from trainer.bench import Models, Plan, run_bench
 
 DATA = data_folder()
 ALL = [ifqa, ifqa_closed, medmcqa, prosocial, diasafety, banking77]
@@ -37,23 +41,41 @@ def test_the_queries_that_train_and_dev_share_are_found() -> None:
     assert {name: n for name, n in shared.items() if n} == {"diasafety": 1, "banking77": 3}
 
 
+def recorded(model: str) -> dict[str, str]:
+    """A model's recorded answers by question id, as it gave them."""
+    lines = (DATA / "medmcqa" / f"{model}.jsonl").read_text("utf-8").splitlines()
+    return {row["id"]: row["raw"] for row in map(json.loads, lines)}
+
+
 @pytest.mark.parametrize(
-    ("recorded", "published"), [("strong_gpt4_32k_cot", 0.68), ("strong_gpt35_16k_cot", 0.54)]
+    ("model", "published"), [("strong_gpt4_32k_cot", 0.68), ("strong_gpt35_16k_cot", 0.54)]
 )
-def test_recorded_answers_reproduce_their_published_accuracy(
-    recorded: str, published: float
-) -> None:
-    answers = {}
-    for line in (DATA / "medmcqa" / f"{recorded}.jsonl").read_text("utf-8").splitlines():
-        row = json.loads(line)
-        answers[row["id"]] = row["raw"]
+def test_recorded_answers_reproduce_their_published_accuracy(model: str, published: float) -> None:
+    answers = recorded(model)
     scores = []
     for split in ("train", "dev"):
         rows, _ = medmcqa.rows(split)
         for row, example in zip(rows, medmcqa.load(split), strict=True):
             if (raw := answers.get(row["id"])) is not None:
-                scores.append(
-                    medmcqa.score(raw, example.query, example.reference or "")["accuracy"]
-                )
+                found = medmcqa.score(raw, example.query, example.reference or "")
+                scores.append(found["accuracy"])
     assert len(scores) == 3077
     assert sum(scores) / len(scores) == pytest.approx(published, abs=0.02)
+
+
+def test_the_bench_scores_a_recorded_model_as_the_parser_does(tmp_path: Path) -> None:
+    answers, (rows, _) = recorded("strong_gpt4_32k_cot"), medmcqa.rows("dev")
+    examples = medmcqa.load("dev")
+    said = {e.query: answers[row["id"]] for row, e in zip(rows, examples, strict=True)}
+
+    def reply(messages: list[BaseMessage]) -> str:
+        return said[messages[-1].text.partition("\n\nQuestion: ")[2]]
+
+    strong = ScriptedModel(reply, model_name="recorded GPT-4")
+    plan = Plan(methods=("strong_cot",), limit=None, embeddings=False, resamples=100)
+    results = run_bench(medmcqa, plan, Models(None, strong), tmp_path, say=lambda _: None)
+    scores = [medmcqa.read(said[e.query], e.query) == e.reference for e in examples]
+    (row,) = results["rows"]
+    assert row["scored"] == 500
+    assert row["scores"]["accuracy"]["mean"] == pytest.approx(sum(scores) / 500)
+    assert row["scores"]["macro_f1"]["low"] <= row["scores"]["macro_f1"]["mean"]
