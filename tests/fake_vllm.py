@@ -164,7 +164,11 @@ class FakeVLLM:
             for i, word in enumerate(words):
                 time.sleep(self.pause)
                 text = word if i == len(words) - 1 else word + " "
-                yield piece([{"index": 0, "delta": {"content": text}, "finish_reason": None}])
+                choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+                if body.get("return_token_ids"):
+                    told = {"token": word, "logprob": -0.5, "bytes": None, "top_logprobs": []}
+                    choice |= {"token_ids": [i], "logprobs": {"content": [told]}}
+                yield piece([choice])
             yield piece([{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}])
             if (body.get("stream_options") or {}).get("include_usage"):
                 yield piece([], _usage(body, words))
@@ -314,6 +318,7 @@ def _completion(body: Mapping[str, Any], words: list[str]) -> dict[str, Any]:
             }
             if body.get("logprobs")
             else None,
+            "token_ids": list(range(len(words))) if body.get("return_token_ids") else None,
         }
         for i in range(body.get("n") or 1)
     ]

@@ -308,8 +308,20 @@ class Fleet:
             log.info("%s kept %s: %s", server.url, placed.served_as, error)
 
     def restore(self, server: Server, placed: Placed) -> Future[bool]:
-        """Load an adapter again where it is missing, beside the caller; whether it was missing."""
-        return self._pool.submit(server.load, placed)
+        """Load an adapter again where it is missing, beside the caller; whether that was done.
+
+        The future fails with what `Server.load` raises, unless another server is up to be asked.
+        """
+        return self._pool.submit(self._restore, server, placed)
+
+    def _restore(self, server: Server, placed: Placed) -> bool:
+        try:
+            return server.load(placed)
+        except (ConnectionError, ValueError) as error:
+            if not any(other.up for other in self.servers if other is not server):
+                raise
+            log.error("%s has lost %s, and %s", server.url, placed.version, error)
+            return False
 
     # --- servers that come and go ---
 

@@ -33,7 +33,10 @@ from cowest_graph.weak.fleet import Fleet
 from cowest_graph.weak.vllm_turn import At, Live, Turn
 
 # Sampling arguments of vLLM's own, which OpenAI's client takes in the body's extra part only.
-_VLLM_OWN = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
+_VLLM_OWN = (
+    *("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos"),
+    "truncate_prompt_tokens",
+)
 _STAMP = ("model_name", "weak_version")
 
 
@@ -61,7 +64,9 @@ class VLLMWeak(BaseChatOpenAI):
         max_retries: of a request that a server refused for a passing reason (429, 5xx, timeouts).
 
     Every other field is a default that a call may override: `weak.invoke(x, temperature=0)`,
-    `weak.bind(adapter="v0003")`. `adapter="base"` is the bare base model.
+    `weak.bind(adapter="v0003")`. `adapter="base"` is the bare base model. `logprobs=True` puts the
+    token ids and their log-probabilities into the message's metadata. `truncate_prompt_tokens=k`
+    keeps the last k tokens of a prompt; without it, a prompt that is too long is an error.
 
     Example:
         weak = VLLMWeak("http://127.0.0.1:8000/v1", adapters=registry)
@@ -152,7 +157,9 @@ class VLLMWeak(BaseChatOpenAI):
         Args:
             key: what sticks to its version, such as a thread id; None for a draw of its own.
         """
-        return self._ready().versions.choose(key)
+        if self._live is not None:
+            return self._live.versions.choose(key)
+        return (self.adapters.choose(key) if self.adapters is not None else None) or BASE
 
     @property
     def fleet(self) -> Fleet:
@@ -228,6 +235,7 @@ class VLLMWeak(BaseChatOpenAI):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
+        self._check_one(kwargs)
         with Turn(self._ready(), kwargs.pop("adapter", None)) as turn:
             turn.lease.result()
             while True:
@@ -247,6 +255,7 @@ class VLLMWeak(BaseChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        self._check_one(kwargs)
         with Turn(await self._aready(), kwargs.pop("adapter", None)) as turn:
             await asyncio.shield(asyncio.wrap_future(turn.lease))  # others wait for it, too
             while True:
@@ -261,11 +270,17 @@ class VLLMWeak(BaseChatOpenAI):
                 except Exception as error:
                     await asyncio.wrap_future(turn.after(error))
 
+    def _check_one(self, kwargs: Mapping[str, Any]) -> None:
+        if (number := kwargs.get("n") or self.n or 1) > 1:
+            raise ValueError(f"n={number} texts cannot be streamed; stream one, or use generate")
+
     def _get_request_payload(
         self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """vLLM's own sampling arguments go into the extra part; no top-k is said as such, since a
-        server may have a default of its own.
+        """What vLLM alone understands goes into the body's extra part.
+
+        No top-k is said as such, since a server may have a default of its own. A last message of
+        the assistant is continued. Token ids come along where log-probabilities were asked for.
 
         Raises:
             TypeError: for a model's name, which would pass the versions by.
@@ -275,7 +290,14 @@ class VLLMWeak(BaseChatOpenAI):
         own = {name: kwargs.pop(name) for name in _VLLM_OWN if name in kwargs}
         if own.get("top_k") is None:
             own["top_k"] = self.top_k or -1
+        if own.get("truncate_prompt_tokens") is not None:
+            own["truncation_side"] = "left"
         payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        last = payload["messages"][-1] if payload["messages"] else {}
+        if last.get("role") == "assistant" and not last.get("tool_calls"):
+            own |= {"continue_final_message": True, "add_generation_prompt": False}
+        if payload.get("logprobs"):
+            own["return_token_ids"] = True
         payload["extra_body"] = {**own, **(payload.get("extra_body") or {})}
         return payload
 
@@ -283,6 +305,8 @@ class VLLMWeak(BaseChatOpenAI):
         self, response: Any, generation_info: dict[str, Any] | None = None
     ) -> ChatResult:
         result = super()._create_chat_result(response, generation_info)
+        if not isinstance(response, dict):
+            _with_ids(result, response.model_dump(include={"choices"}, warnings=False))
         if (at := self._at) is not None:
             output = result.llm_output or {}
             at.check_answered_as(output.get("model_name"))
@@ -295,6 +319,8 @@ class VLLMWeak(BaseChatOpenAI):
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: Any
     ) -> ChatGenerationChunk | None:
         """Stamp the chunk that ends the text: merged, texts of several chunks would add up."""
+        for choice in chunk.get("choices") or []:
+            _add_ids(choice)
         made = super()._convert_chunk_to_generation_chunk(
             chunk, default_chunk_class, base_generation_info
         )
@@ -346,3 +372,21 @@ class VLLMWeak(BaseChatOpenAI):
         if tools:
             body["tools"] = [convert_to_openai_tool(tool) for tool in tools]
         return len(live.fleet.tokenize(body))
+
+
+def _with_ids(result: ChatResult, response: Mapping[str, Any]) -> None:
+    """Token ids beside the log-probabilities, where the server gave both."""
+    for generation, choice in zip(result.generations, response.get("choices") or [], strict=False):
+        _add_ids(choice)
+        if choice.get("logprobs") and generation.generation_info:
+            generation.generation_info = {
+                **generation.generation_info,
+                "logprobs": choice["logprobs"],
+            }
+
+
+def _add_ids(choice: dict[str, Any]) -> None:
+    told, ids = (choice.get("logprobs") or {}).get("content"), choice.get("token_ids")
+    if told and ids and len(told) == len(ids):
+        for each, token in zip(told, ids, strict=True):
+            each["id"] = token

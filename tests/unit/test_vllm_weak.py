@@ -122,7 +122,12 @@ async def test_everything_that_a_chat_model_does_is_stamped_once(
     assert who(await weak.ainvoke("hi")) == "v0002"
     (texts,) = weak.generate([[HumanMessage("hi")]], n=3).generations
     assert [who(text.message) for text in texts] == ["v0002"] * 3
-    assert weak.invoke("hi", logprobs=True).response_metadata["logprobs"]["content"]
+    told = weak.invoke("hi", logprobs=True).response_metadata["logprobs"]["content"]
+    assert [token["id"] for token in told] == [0, 1, 2, 3]
+    chunks = list(weak.stream("hi", logprobs=True))
+    assert sum(chunks[1:], chunks[0]).response_metadata["logprobs"]["content"] == told
+    with pytest.raises(ValueError, match="n=2 texts cannot be streamed"):
+        next(weak.stream("hi", n=2))
     assert weak.invoke("hi", seed=1).content != plain.content
 
 
@@ -134,6 +139,29 @@ def test_the_papers_sampling_is_sent_and_no_other(town: Callable[..., Town]) -> 
     assert asked["top_k"] == -1  # a server's own default is not the paper's
     one.weak.bind(top_k=5, max_tokens=2).invoke("hi")
     assert (one.fakes[0].asked[-1]["top_k"], one.fakes[0].asked[-1]["max_tokens"]) == (5, 2)
+
+
+def test_a_last_message_of_the_assistant_is_continued(town: Callable[..., Town]) -> None:
+    one = town()
+    one.weak.invoke([("human", "hi"), ("ai", "Well,")])
+    one.weak.invoke("x " * 10, truncate_prompt_tokens=5)
+    first, second = one.fakes[0].asked
+    assert (first["continue_final_message"], first["add_generation_prompt"]) == (True, False)
+    assert (second["truncate_prompt_tokens"], second["truncation_side"]) == (5, "left")
+    assert "continue_final_message" not in second
+    with pytest.raises(TypeError, match="adapter="):
+        one.weak.invoke("hi", model="other")
+
+
+def test_a_server_that_cannot_get_an_adapter_back_is_passed_over(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town(2)
+    one.weak.load()
+    one.start(1, max_lora_rank=1)  # by somebody who gave it other options
+    assert {who(one.weak.invoke("hi")) for _ in range(4)} == {"v0001"}
+    assert [len(fake.loras) for fake in one.fakes] == [1, 0]
 
 
 def test_a_promotion_is_followed_on_every_server_and_answers_tell(
