@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from cowest_graph.adapters import CONFIG, WEIGHTS
 from trainer.job import TrainingJob, model_folder, nearest
 from trainer.presets import Kind
 from trainer.resume import CHECKPOINTS
@@ -49,8 +52,10 @@ def choose(job: TrainingJob) -> tuple[Backend, str]:
     """The backend, and why it is this one. Imports torch at most.
 
     Raises:
-        RuntimeError: when the job asks for Unsloth and it cannot run here.
+        RuntimeError: when the job asks for Unsloth, or for 4 bits, and that cannot run here.
     """
+    if job.load_in_4bit and (lacking := _four_bit_hindrance()):
+        raise RuntimeError(f"the job asks for load_in_4bit, but {lacking}; leave it out")
     if job.backend == "plain":
         return "plain", "backend plain (transformers and PEFT): the job asks for it"
     hindrance = _unsloth_hindrance()
@@ -61,11 +66,17 @@ def choose(job: TrainingJob) -> tuple[Backend, str]:
     return "plain", f"backend plain (transformers and PEFT): {hindrance}"
 
 
-def prepare(backend: Backend) -> None:
-    """Import the backend; it must come before transformers, TRL and PEFT, which Unsloth patches."""
+def prepare(backend: Backend, kind: Kind) -> None:
+    """Import the backend; it must come before transformers, TRL and PEFT, which Unsloth patches.
+
+    Args:
+        backend: from `choose`.
+        kind: the recipe. DPO and KTO, and the check of their start, read logits, which Unsloth
+            leaves out otherwise; SFT's fused loss needs none.
+    """
     if backend == "unsloth":
-        # The check of DPO's start needs logits, which Unsloth's fused losses leave out otherwise.
-        os.environ.setdefault("UNSLOTH_RETURN_LOGITS", "1")
+        if kind != "sft":
+            os.environ.setdefault("UNSLOTH_RETURN_LOGITS", "1")
         importlib.import_module("unsloth")
 
 
@@ -159,7 +170,7 @@ def load(
     folder = model_folder(job.model)
     if machine.backend == "unsloth":
         return _load_unsloth(job, machine, folder, lora, args, start)
-    return _load_plain(machine, folder, lora, start)
+    return _load_plain(job, machine, folder, lora, start)
 
 
 def versions(backend: Backend) -> dict[str, str]:
@@ -175,13 +186,21 @@ def versions(backend: Backend) -> dict[str, str]:
 
 
 def _load_plain(
-    machine: Machine, folder: Path, lora: Mapping[str, Any], start: Path | None
+    job: TrainingJob,
+    machine: Machine,
+    folder: Path,
+    lora: Mapping[str, Any],
+    start: Path | None,
 ) -> tuple[Any, Any]:
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(machine.precision))
+    dtype = _dtype(machine.precision)
+    quantized = {"quantization_config": _four_bits(dtype)} if job.load_in_4bit else {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **quantized)
+    if quantized:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if start:
         return PeftModel.from_pretrained(model, start, is_trainable=True), tokenizer
     config = configure(LoraConfig, {"task_type": "CAUSAL_LM", **lora})
@@ -200,11 +219,12 @@ def _load_unsloth(
 
     checkpointing = "unsloth" if args.gradient_checkpointing else False
     # Given an adapter's folder, Unsloth loads the base it names and the adapter as trainable.
+    named = rebased(start, folder, Path(args.output_dir).parent / "start") if start else folder
     model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=str(start or folder),
-        max_seq_length=args.max_length,
+        model_name=str(named),
+        max_seq_length=args.max_length or 2048,
         dtype=_dtype(machine.precision),
-        load_in_4bit=False,
+        load_in_4bit=job.load_in_4bit,
         use_gradient_checkpointing=checkpointing,
         use_exact_model_name=True,  # never another upload of "the same" weights
         random_state=job.seed,
@@ -216,6 +236,45 @@ def _load_unsloth(
             model, use_gradient_checkpointing=checkpointing, random_state=job.seed, **chosen
         )
     return model, tokenizer
+
+
+def rebased(adapter: Path, base: Path, copy: Path) -> Path:
+    """A copy of an adapter that names this base, wherever it was trained.
+
+    Args:
+        adapter: a PEFT folder, whose configuration names the base's folder at the time.
+        base: the base model's folder now.
+        copy: the copy's folder.
+
+    Returns:
+        `copy`, with configuration and weights.
+    """
+    copy.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(adapter / WEIGHTS, copy / WEIGHTS)
+    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = str(base)
+    (copy / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    return copy
+
+
+def _four_bits(dtype: Any) -> Any:
+    """QLoRA's 4 bits (Dettmers et al. 2023, arXiv:2305.14314, section 3)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _four_bit_hindrance() -> str | None:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return "bitsandbytes is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "it needs a CUDA GPU, and there is none"
 
 
 def _unsloth_hindrance() -> str | None:

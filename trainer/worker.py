@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer.processes import is_main
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one training job; the exit code is 0 only when `result.json` is written.
@@ -38,10 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         # An earlier try's result would say that this one went well.
         (folder / "result.json").unlink(missing_ok=True)
-        _write(folder / "error.json", {"type": type(error).__name__, "message": str(error)})
+        if is_main() or not (folder / "error.json").exists():
+            _write(folder / "error.json", {"type": type(error).__name__, "message": str(error)})
         traceback.print_exc()
         return 1
-    _write(folder / "result.json", result)  # the very last thing: it says that all went well
+    if is_main():
+        _write(folder / "result.json", result)  # the very last thing: it says that all went well
     return 0
 
 
@@ -58,7 +62,7 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     """
     from trainer.resume import locked
 
-    if os.environ.get("RANK", "0") != "0":  # one of several processes; the first holds the lock
+    if not is_main():  # one of several processes; the first holds the lock
         return _run(job_file, folder)
     with locked(folder / "worker.lock"):  # a killed parent's worker may still be at its end
         return _run(job_file, folder)
@@ -72,10 +76,10 @@ def _run(job_file: Path, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     spec = json.loads(job_file.read_text(encoding="utf-8"))
     job = TrainingJob.from_json(json.dumps(spec["job"]))
-    log = RunLog(folder / "log.jsonl")
+    log = RunLog(folder / "log.jsonl" if is_main() else Path(os.devnull))
     backend, reason = backends.choose(job)
     log.note(reason)
-    backends.prepare(backend)  # before anything imports transformers, TRL or PEFT
+    backends.prepare(backend, spec["kind"])  # before anything imports transformers, TRL or PEFT
     machine = backends.machine(job)
     log.note(machine.reason)
     lines = (job_file.parent / spec["rows"]).read_text(encoding="utf-8").splitlines()
@@ -123,7 +127,7 @@ def _end_with_parent() -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str), "utf-8")
     part.replace(path)
 
