@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,7 +67,7 @@ def strong() -> ScriptedModel:
 
 def workshop(folder: Path, recipes: Recipes, **changes: Any) -> Workshop:
     materials = Materials(weak=weak(), strong=strong(), prompts=DOMAIN.prompts())
-    training = Training(train_rows=4, feedback_rows=3, num_drafts=4, seed=7)
+    training = Training(train_rows=4, feedback_rows=2, num_drafts=2, seed=7)
     fields: dict[str, Any] = {
         "domain": DOMAIN,
         "training": training,
@@ -99,10 +98,10 @@ def test_sft_then_dpo_from_it(tmp_path: Path) -> None:
     assert (len(recipes.made[sft]["rows"]), recipes.made[sft]["seed"]) == (4, 7)
     assert recipes.made[dpo]["start"] == sft
     pairs = recipes.made[dpo]["rows"]
-    assert len(pairs) == 6  # 3 queries, 4 drafts each, every other one right
+    assert len(pairs) == 2  # two queries, two drafts each, one of them right
     assert {row["chosen"][0]["content"] for row in pairs} == {"Answer: right"}
-    assert shop.once["traces"] == 3
-    assert shop.once["feedback_calls"] == {"draft": 12, "refine": 12, "solo": 3, "evaluate": 15}
+    assert shop.once["traces"] == 2
+    assert shop.once["feedback_calls"] == {"draft": 4, "refine": 4, "solo": 2, "evaluate": 6}
 
 
 def test_the_same_shop_again_finds_what_it_made(tmp_path: Path) -> None:
@@ -127,13 +126,13 @@ def test_another_labeller_has_the_same_drafts_and_its_own_pairs(tmp_path: Path) 
 
 def test_pairs_can_be_limited_and_rounds_repeated(tmp_path: Path) -> None:
     recipes = Recipes()
-    few = replace(Training(train_rows=4, feedback_rows=3, num_drafts=4), max_pairs=2, rounds=2)
+    few = Training(4, feedback_rows=2, num_drafts=2, max_pairs=1, rounds=2)
     shop = workshop(tmp_path, recipes, training=few)
     made = shop.adapter("dpo")
-    assert made.note == "2 pairs, round 2"
+    assert made.note == "1 pairs, round 2"
     first, second = [name for name in recipes.made if "-dpo-" in name]
     assert recipes.made[second]["start"] == first
-    assert len(recipes.made[first]["rows"]) == 2
+    assert len(recipes.made[first]["rows"]) == 1
 
 
 def test_without_pairs_the_adapter_before_is_used_and_said(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""What a classifier of words gets: TF-IDF and logistic regression on a domain's dev split.
+
+    python benchmarks/floors.py [examples.ethics.banking:banking77 …]
+
+A weak model after SFT must beat it to be worth its tokens. Accuracy and macro-F1 with 95 %
+bootstrap intervals; one and two words, sublinear counts, C = 10.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from cowest_graph.benchmark import mean_interval, statistic_interval
+from cowest_graph.domains import Domain, Example, without_duplicates
+from trainer.config import attribute
+
+NAMES = [
+    "examples.ethics.banking:banking77",
+    "examples.ethics.domain:diasafety",
+    "examples.ethics.domain:prosocial",
+]
+
+
+def _macro_f1(
+    domain: Domain, said: Sequence[str], test: Sequence[Example], at: Sequence[int]
+) -> float:
+    return domain.macro_f1([said[i] for i in at], [test[i].reference or "" for i in at])
+
+
+def main() -> None:
+    for name in sys.argv[1:] or NAMES:
+        domain = attribute(name)
+        test = domain.load("dev")
+        train, _ = without_duplicates(domain.load("train"), test)
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        model = LogisticRegression(C=10, max_iter=1000)
+        model.fit(words.fit_transform([e.query for e in train]), [e.reference for e in train])
+        said = list(model.predict(words.transform([e.query for e in test])))
+        right = [float(s == e.reference) for s, e in zip(said, test, strict=True)]
+
+        f1 = statistic_interval(partial(_macro_f1, domain, said, test), len(test))
+        accuracy = mean_interval(right)
+        print(
+            f"{domain.name}: {len(train)} train, {len(test)} dev; accuracy {accuracy.mean:.3f} "
+            f"({accuracy.low:.3f} to {accuracy.high:.3f}), macro-F1 {f1.mean:.3f} "
+            f"({f1.low:.3f} to {f1.high:.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
