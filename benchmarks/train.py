@@ -136,7 +136,7 @@ def _table(results: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) 
     print(
         "| way | tok/s | × | peak MiB | of it above the loaded model | GFLOP a row | share of the"
     )
-    print("  matmul peak | references, s | largest loss difference | adapters' difference |")
+    print("  matmul peak | references, s | largest loss difference | adapters' distance |")
     for way, runs in ran.items():
         best = min(runs, key=lambda run: run["seconds"])
         speed = best["tokens"] / best["seconds"]
@@ -154,7 +154,7 @@ def _loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 def _adapter_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Largest difference of two trained adapters, as a share of how far the first one moved."""
+    """Distance of two trained adapters, as a share of the way that the first one went."""
     from safetensors.torch import load_file
 
     name = "adapter_model.safetensors"
@@ -162,8 +162,12 @@ def _adapter_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
     if a.keys() != b.keys():
         return float("nan")
     start = load_file(Path(one["start"]) / name) if one["start"] else None
-    moved = max((a[k] - start[k]).abs().max().item() for k in a) if start else 1.0
-    return max((a[k] - b[k]).abs().max().item() for k in a) / moved
+    began = {k: start[k] for k in a} if start else {k: v * 0 for k, v in a.items()}
+    return _distance(a, b) / _distance(a, began)
+
+
+def _distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    return float(sum(((one[k] - other[k]) ** 2).sum().item() for k in one) ** 0.5)
 
 
 # --- the child: one way, timed ---
@@ -238,6 +242,7 @@ def _trainer(
         "output_dir": str(out / "checkpoints"),
         "per_device_train_batch_size": spec["batch"],
         "gradient_accumulation_steps": spec["accumulate"],
+        "max_steps": spec["steps"],
         "learning_rate": 1e-4,
         "lr_scheduler_type": "constant",
         "gradient_checkpointing": way in ("trl", "unsloth"),

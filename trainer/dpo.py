@@ -12,7 +12,7 @@ from typing import Any
 
 from trainer.backends import Machine, configure, load, named, settings
 from trainer.checks import examined
-from trainer.job import TrainingJob
+from trainer.job import TrainingJob, model_folder
 from trainer.objectives import (
     OBJECTIVES,
     gain_offsets,
@@ -20,8 +20,10 @@ from trainer.objectives import (
     start_loss,
     weighted_start_loss,
 )
+from trainer.processes import save_adapter
 from trainer.resume import last_checkpoint
 from trainer.rows import Row
+from trainer.speed import quicken
 from trainer.start import check_start, first_step_check
 from trainer.steps import ROW, watched
 from trainer.watch import RunLog, step_watch, summary
@@ -80,6 +82,8 @@ def train(
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
     )
+    if job.fast_paths and machine.backend == "plain":
+        quicken(trainer, base=model_folder(job.model), start=start, note=log.note)
     losses = losses_at_start(config, kept)
     step0 = check_start(trainer, start, losses=losses)
     log.note("step 0: " + ", ".join(f"{name} {value:.6g}" for name, value in step0.items()))
@@ -92,7 +96,7 @@ def train(
         )
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
-    model.save_pretrained(folder / "output", selected_adapters=["default"])  # else also ref/
+    save_adapter(trainer, folder / "output")
     return model, {
         "metrics": {**summary(trainer), **measured, **step0},
         "hyperparameters": {"preset": job.preset, "objective": job.objective, "args": named(args)},

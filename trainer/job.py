@@ -51,9 +51,15 @@ class TrainingJob:
         seed: of the adapter's first weights and of the order of rows.
         time_limit: seconds after which training ends with the step it is at and the adapter is
             kept; None for no limit.
+        fast_paths: take what is proven to give the same losses for less work (`trainer.speed`);
+            False trains by TRL's own paths alone.
+        num_processes: processes that train together, each on `per_device_train_batch_size` rows.
+        accelerate: how they share the work: "ddp" (each has the whole model), "fsdp" (sharded,
+            GPUs only), or the path of an accelerate configuration.
 
     Raises:
-        ValueError: for an empty model, an unknown choice, or a time limit that is not above 0.
+        ValueError: for an empty model, an unknown choice, a time limit that is not above 0, or no
+            process.
     """
 
     model: str
@@ -67,6 +73,9 @@ class TrainingJob:
     args: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     time_limit: float | None = None
+    fast_paths: bool = True
+    num_processes: int = 1
+    accelerate: str = "ddp"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(self.model))
@@ -77,6 +86,8 @@ class TrainingJob:
                 raise ValueError(f"no {name} {given!r}{nearest(str(given), choices)}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"the time limit is {self.time_limit} s; it must be above 0, or None")
+        if self.num_processes < 1:
+            raise ValueError(f"num_processes is {self.num_processes}; it must be 1 or more")
 
     @property
     def recipe(self) -> Kind:

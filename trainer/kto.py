@@ -15,8 +15,10 @@ from trainer.backends import Machine, configure, load, named, settings
 from trainer.checks import examined
 from trainer.job import TrainingJob
 from trainer.objectives import kto_weights
+from trainer.processes import save_adapter
 from trainer.resume import last_checkpoint
 from trainer.rows import Row
+from trainer.speed import quicken
 from trainer.start import check_start, first_step_check
 from trainer.steps import ROW, watched
 from trainer.watch import RunLog, step_watch, summary
@@ -77,6 +79,8 @@ def train(
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
     )
+    if job.fast_paths and machine.backend == "plain":
+        quicken(trainer, note=log.note)
     losses = losses_at_start(config, kept)
     step0 = check_start(trainer, start, losses=losses)
     log.note("step 0: " + ", ".join(f"{name} {value:.6g}" for name, value in step0.items()))
@@ -89,7 +93,7 @@ def train(
         )
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
-    model.save_pretrained(folder / "output", selected_adapters=["default"])  # else also ref/
+    save_adapter(trainer, folder / "output")
     return model, {
         "metrics": {**summary(trainer), **measured, **step0},
         "hyperparameters": {"preset": job.preset, "objective": "kto", "args": named(args)},

@@ -11,7 +11,6 @@ import json
 import shlex
 import shutil
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from trainer.child import Progress, run_worker
 from trainer.job import TrainingJob, model_folder
 from trainer.objectives import OBJECTIVES
 from trainer.presets import Kind
+from trainer.processes import command
 from trainer.resume import locked, run_name, state_of
 from trainer.rows import Row, Rows, rows_hash
 from trainer.space import check_disk, smaller_batches
@@ -157,7 +157,7 @@ def _train(
     run = _run_folder(rows, adapters, asked, base_hash)
     with _alone(run):
         if not state_of(run)["trained"]:
-            _work(run, progress)
+            _work(run, job, progress)
         card = {
             "kind": asked.kind,
             "objective": asked.objective,
@@ -286,17 +286,18 @@ def _alone(run: Path) -> Iterator[None]:
         ) from None
 
 
-def _work(run: Path, progress: Progress | None) -> None:
+def _work(run: Path, job: TrainingJob, progress: Progress | None) -> None:
     """Run the worker until it is done; want of memory is answered with smaller micro-batches."""
-    command = [sys.executable, "-m", "trainer.worker", str(run / "job.json")]
+    launcher = command(job.num_processes, job.accelerate)
+    started = [*launcher, "trainer.worker", str(run / "job.json")]
     while True:
         for stale in ("error.json", "result.json"):
             (run / stale).unlink(missing_ok=True)
-        code = run_worker(run, command, progress)
+        code = run_worker(run, started, progress)
         if code == 0 and (run / "result.json").is_file():
             return
         if not _smaller(run, progress):
-            raise TrainingError(_failure(code, run, command))
+            raise TrainingError(_failure(code, run, started))
 
 
 def _smaller(run: Path, progress: Progress | None) -> bool:

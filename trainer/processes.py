@@ -56,6 +56,16 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def any_process(holds: bool) -> bool:
+    """Whether it holds in any process: clocks differ, and all have to do the same in every step."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return holds
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    return any(gather_object([holds])) if PartialState().num_processes > 1 else holds
+
+
 def save_adapter(trainer: Any, folder: Path) -> None:
     """Write the trained adapter from the first process; every process has to call this.
 

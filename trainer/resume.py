@@ -50,7 +50,7 @@ def last_checkpoint(run: Path, note: Callable[[str], None]) -> str | None:
         if (folder / _COMPLETE).is_file():
             whole.append((_step(folder), folder))
         else:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # several processes may be at it
             note(f"removed {folder.name}, which was cut off")
     if not whole:
         return None

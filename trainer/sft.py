@@ -13,8 +13,10 @@ from typing import Any
 from trainer.backends import Machine, configure, load, named, settings
 from trainer.checks import examined
 from trainer.job import TrainingJob
+from trainer.processes import save_adapter
 from trainer.resume import last_checkpoint
 from trainer.rows import Row
+from trainer.speed import quicken
 from trainer.steps import watched
 from trainer.watch import RunLog, step_watch, summary
 
@@ -70,11 +72,13 @@ def train(
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
     )
+    if job.fast_paths and machine.backend == "plain":
+        quicken(trainer, note=log.note)
     trainer.add_callback(
         step_watch(log, time_limit=job.time_limit, rows=trainer.data_collator.rows)
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
-    model.save_pretrained(folder / "output", selected_adapters=["default"])
+    save_adapter(trainer, folder / "output")
     shape = {} if start else {"lora": lora}
     return model, {
         "metrics": {**summary(trainer), **measured},

@@ -22,7 +22,7 @@ def share_prefixes(model: Any, note: Callable[[str], None] = lambda text: None) 
 
     Its forward pass then gives for a padded batch the same hidden states as before (up to
     rounding), with gradients, also under gradient checkpointing; anything else than a plain padded
-    batch goes the usual way. The attention over a tree of prefixes is exact for causal full attention.
+    batch goes the usual way. Attention over a tree of prefixes is exact for causal full attention.
 
     Args:
         model: a transformers causal language model, or a `peft.PeftModel` over one.
@@ -60,7 +60,7 @@ class Sharing:
         self.given = self.computed = 0
         self._config = backbone.config
         self._usual = backbone.forward
-        self._noisy = [m for m in backbone.modules() if type(m).__name__ == "Dropout" and m.p > 0]
+        self._noisy = _dropouts(backbone)
         self._note = note
         self._proven = False
 
@@ -75,6 +75,8 @@ class Sharing:
         if not self._applies(input_ids, attention_mask, others):
             return self._usual(input_ids=input_ids, attention_mask=attention_mask, **others)
         layout = _Layout(input_ids, attention_mask)
+        if layout.nothing_to_win or not (self._proven or layout.shares):
+            return self._usual(input_ids=input_ids, attention_mask=attention_mask, **others)
         output = self._shared(layout)
         if self._proven or self._prove(layout, output, input_ids, attention_mask):
             self.given += layout.given
@@ -135,6 +137,12 @@ class Sharing:
         return False
 
 
+def _dropouts(model: Any) -> list[Any]:
+    from torch.nn import Dropout
+
+    return [module for module in model.modules() if isinstance(module, Dropout) and module.p > 0]
+
+
 class _Layout:
     """One batch's tree as tensors, and the attention over it.
 
@@ -144,6 +152,8 @@ class _Layout:
         calls: attention layers that took the tree.
         given: tokens of the batch, padding left out.
         computed: tokens of the tree.
+        shares: whether any two texts share a start.
+        nothing_to_win: whether nothing is shared and nothing is padded.
     """
 
     def __init__(self, input_ids: Any, attention_mask: Any) -> None:
@@ -154,6 +164,8 @@ class _Layout:
         device = input_ids.device
         self.calls = 0
         self.given, self.computed = sum(map(len, rows)), len(tree)
+        self.shares = self.computed < self.given
+        self.nothing_to_win = self.computed == input_ids.numel()
         self.tokens = torch.tensor([tree.tokens], device=device)
         self.positions = torch.tensor([tree.positions], device=device)
         self._lengths = tree.lengths

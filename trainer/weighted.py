@@ -55,6 +55,12 @@ def weighted(trainer_class: Any) -> Any:
         def _completion_logps(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
             """Log-probabilities of the completions, shape (2 × pairs,): chosen, then rejected."""
             ids, mask = inputs["input_ids"], inputs["completion_mask"][:, 1:]
+            if self.use_liger_kernel:  # TRL's name for logits at completion tokens only
+                given = {"input_ids": ids, "attention_mask": inputs["attention_mask"]}
+                logps, _, outputs = self._get_per_token_logps_and_entropies(
+                    model, {**given, "use_cache": False}, ids, inputs["completion_mask"]
+                )
+                return outputs, logps.sum(dim=1)
             outputs = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False)
             logps = selective_log_softmax(outputs.logits[:, :-1], ids[:, 1:], row_mask=mask)
             return outputs, logps.sum(dim=1)
