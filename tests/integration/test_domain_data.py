@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from trainer.bench import Models, Plan, run_bench
 
 DATA = data_folder()
 ALL = [ifqa, ifqa_closed, medmcqa, prosocial, diasafety, banking77]
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data folder {DATA} (COWEST_DATA)")
+with_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data folder {DATA} (COWEST_DATA)")
 
 
+@with_data
 @pytest.mark.parametrize("domain", ALL, ids=lambda d: d.name)
 def test_the_examples_load_and_score_their_own_references(domain: Domain) -> None:
     for split in ("train", "dev"):
@@ -35,6 +37,7 @@ def test_the_examples_load_and_score_their_own_references(domain: Domain) -> Non
     assert shown_references(domain, domain.rows("dev")[0]) == []
 
 
+@with_data
 def test_the_queries_that_train_and_dev_share_are_found() -> None:
     shared = {d.name: without_duplicates(d.load("train"), d.load("dev"))[1] for d in ALL}
     # They differ in punctuation or articles alone.
@@ -47,6 +50,7 @@ def recorded(model: str) -> dict[str, str]:
     return {row["id"]: row["raw"] for row in map(json.loads, lines)}
 
 
+@with_data
 @pytest.mark.parametrize(
     ("model", "published"), [("strong_gpt4_32k_cot", 0.68), ("strong_gpt35_16k_cot", 0.54)]
 )
@@ -63,6 +67,7 @@ def test_recorded_answers_reproduce_their_published_accuracy(model: str, publish
     assert sum(scores) / len(scores) == pytest.approx(published, abs=0.02)
 
 
+@with_data
 def test_the_bench_scores_a_recorded_model_as_the_parser_does(tmp_path: Path) -> None:
     answers, (rows, _) = recorded("strong_gpt4_32k_cot"), medmcqa.rows("dev")
     examples = medmcqa.load("dev")
@@ -79,3 +84,35 @@ def test_the_bench_scores_a_recorded_model_as_the_parser_does(tmp_path: Path) ->
     assert row["scored"] == 500
     assert row["scores"]["accuracy"]["mean"] == pytest.approx(sum(scores) / 500)
     assert row["scores"]["macro_f1"]["low"] <= row["scores"]["macro_f1"]["mean"]
+
+
+def test_a_data_set_of_a_hub_is_read_where_no_file_is(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["card_arrival", "age_limit"]
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    )
+    rows = {"text": ["Where is my card?", "How old must I be?"], "label": [0, 1]}
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(hub / "train.parquet")
+    there = replace(banking77, hub={"dev": f"{hub}@train"})
+    found = there.load("dev", folder=tmp_path / "nothing")
+    assert [example.reference for example in found] == names
+
+
+def test_medmcqa_of_a_hub_counts_from_zero(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    options = {f"op{letter}": list("wxyz") for letter in "abcd"}
+    features = {
+        "question": datasets.Value("string"),
+        "cop": datasets.ClassLabel(names=list("abcd")),
+    }
+    features |= {name: datasets.Value("string") for name in options}
+    rows = {"question": ["?"] * 4, "cop": [0, 1, 2, 3], **options}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    (tmp_path / "hub").mkdir()
+    table.to_parquet(tmp_path / "hub" / "validation.parquet")
+    there = replace(medmcqa, hub={"dev": f"{tmp_path / 'hub'}@validation"})
+    found = there.load("dev", folder=tmp_path / "nothing")
+    assert [example.reference for example in found] == ["A", "B", "C", "D"]
