@@ -1,9 +1,10 @@
 """LangChain's own standard tests on the weak model in this process, on real SmolLM2.
 
-What is skipped, and why: tools (the chat template of SmolLM2-135M has no place for them; they are
-run on a template that has, below), images, audio and PDF (it reads text), a model's name for one
-call (it holds one model; `adapter=` is what a call may choose), recorded cassettes (there is no
-network to record).
+What is skipped, and why: images, audio and PDF (it reads text), a model's name for one call (it
+holds one model; `adapter=` is what a call may choose), JSON without a schema and Anthropic's
+content blocks (forms of other makers), recorded cassettes (there is no network to record). An agent's
+loop is expected to fail: a model of 135 million parameters calls a tool only when it is forced to.
+The chat template is one that says tools; SmolLM2's own has no place for them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": str(embedded.weak_model()), "temperature": 0, "max_tokens": 64}
+        return {"model": str(embedded.weak_model()), "temperature": 0, "max_tokens": 40}
 
     @pytest.fixture(scope="class")
     def loaded(
@@ -48,12 +49,12 @@ class TestIntegration(ChatModelIntegrationTests):
             (folder / file.name).symlink_to(file)
         (folder / "chat_template.jinja").unlink()
         (folder / "chat_template.jinja").write_text(TOOLS.read_text())
-        with LocalWeak(folder, temperature=0, max_tokens=64) as weak:
+        with LocalWeak(folder, temperature=0, max_tokens=40) as weak:
             yield weak.load()
 
     @pytest.fixture
     def model(self, loaded: LocalWeak) -> LocalWeak:
         return loaded
 
-    @pytest.mark.skip(reason="a model of 135 million parameters calls no tool unless it is forced")
+    @pytest.mark.xfail(reason="a model of this size calls a tool only when it must", run=False)
     def test_agent_loop(self, model: Any) -> None: ...

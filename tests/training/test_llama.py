@@ -16,7 +16,7 @@ from cowest_graph.weak.llama import LlamaWeak, convert_lora
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
 pytest.importorskip("gguf", reason="gguf is not installed")
 
-PROMPTS = ["Why do leaves fall?", "Name a colour.", "What is salt?", "Count to ten."]
+PROMPTS = ["Why do leaves fall?", "Name a colour.", "What is salt?"]
 SHAPE = {"blocks": 30, "heads": 9, "key_heads": 3}
 
 
@@ -50,7 +50,10 @@ def test_a_converted_adapter_writes_like_the_trained_one(
 ) -> None:
     """The quantized base rounds a little; another version is much further away than that."""
     gguf = embedded.packaged_weights()
-    with LocalWeak(smollm2, adapters=adapters) as local, LlamaWeak(gguf, adapters) as llama:
+    with (
+        LocalWeak(smollm2, adapters=adapters) as local,
+        LlamaWeak(gguf, adapters, threads=1) as llama,
+    ):
         truth = {name: first_logprobs(local, name) for name in ("base", "v0001", "v0002")}
         for name in truth:
             found = first_logprobs(llama, name)
@@ -59,7 +62,7 @@ def test_a_converted_adapter_writes_like_the_trained_one(
 
 
 def test_a_promotion_starts_a_server_and_is_stamped(adapters: AdapterRegistry) -> None:
-    with LlamaWeak(embedded.packaged_weights(), adapters, max_tokens=3) as weak:
+    with LlamaWeak(embedded.packaged_weights(), adapters, threads=1, max_tokens=3) as weak:
         adapters.promote("v0002")
         weak.load()
         assert weak.invoke("Hi").response_metadata["weak_version"] == "v0002"
