@@ -5,7 +5,7 @@ Usage:
     python benchmarks/swap_vllm.py --fake                        (a stand-in instead of vLLM)
     python benchmarks/swap_vllm.py --url http://a:8000/v1 --url http://b:8000/v1 --base FOLDER
 
-The adapters are noise on every linear layer, so every version writes something else. First each
+The adapters are noise on q and v of every layer, so every version writes something else. First each
 version answers every prompt alone (greedy); then 16 clients stream answers, half of the time with
 one version in use, half of the time with a promotion of a version that the servers do not have, or
 a rollback, every second. Printed: requests that failed, answers that are not their version's own,
@@ -120,7 +120,7 @@ def main() -> None:
         urls = given.url or _started(given, base, folder, stack)
         registry = AdapterRegistry(folder / "adapters")
         for seed in range(given.versions):
-            registry.add(vllm_servers.noise(base, folder / f"noise{seed}", seed, rank=8))
+            registry.add(vllm_servers.noise(base, folder / f"noise{seed}", seed))
         names = registry.names()
         registry.promote(names[0])
         weak = stack.enter_context(
@@ -176,11 +176,10 @@ def _alone(weak: VLLMWeak, names: list[str], clients: int) -> dict[tuple[str, st
     found: dict[tuple[str, str], set[str]] = {}
     for name in names:
         bound = weak.bind(adapter=name)
-        for _ in range(2):
-            prompts = (PROMPTS * clients)[: max(clients, len(PROMPTS))]
-            messages = bound.batch(prompts, {"max_concurrency": clients})
-            for prompt, message in zip(prompts, messages, strict=True):
-                found.setdefault((name, prompt), set()).add(str(message.text))
+        prompts = (PROMPTS * clients)[: max(clients, len(PROMPTS))]
+        messages = bound.batch(prompts, {"max_concurrency": clients})
+        for prompt, message in zip(prompts, messages, strict=True):
+            found.setdefault((name, prompt), set()).add(str(message.text))
     return found
 
 
@@ -301,7 +300,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--clients", type=int, default=16)
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--every", type=float, default=1.0)
-    options.add_argument("--tokens", type=int, default=16)
+    options.add_argument("--tokens", type=int, default=12)
     options.add_argument("--versions", type=int, default=4)
     return options.parse_args()
 

@@ -41,6 +41,7 @@ class TestIntegration(ChatModelIntegrationTests):
     chat_model_class = VLLMWeak
     supports_model_override = False
     supports_json_mode = True
+    structured_output_kwargs = {"max_tokens": 200}  # noqa: RUF012
 
     @pytest.fixture(scope="class")
     def params(self, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class TestIntegration(ChatModelIntegrationTests):
         adapters = AdapterRegistry(folder / "adapters")
         adapters.promote(adapters.add(vllm_servers.noise(smollm2, folder / "n", 1, strength=1e-3)))
         process = vllm_servers.running(smollm2)
-        return {"base_url": process.url, "adapters": adapters, "temperature": 0, "max_tokens": 256}
+        return {"base_url": process.url, "adapters": adapters, "temperature": 0, "max_tokens": 48}
 
     @pytest.fixture
     def model(self, params: dict[str, Any], request: Any) -> Iterator[VLLMWeak]:

@@ -38,7 +38,6 @@ MISSING = (
 )
 _FAKE = Path(__file__).parents[1] / "fake_vllm.py"
 _STARTING = 240.0  # seconds; a minute or two on a quiet CPU
-_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Process:
@@ -158,8 +157,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def noise(base: Path, at: Path, seed: int, *, rank: int = 8, strength: float = 0.02) -> Path:
-    """A LoRA on every linear layer, of random numbers, that changes what the base writes.
+def noise(
+    base: Path,
+    at: Path,
+    seed: int,
+    *,
+    rank: int = 8,
+    strength: float = 0.05,
+    layers: tuple[str, ...] = ("q_proj", "v_proj"),
+) -> Path:
+    """A LoRA of random numbers that changes what the base writes.
 
     Args:
         base: a Llama-like model's folder.
@@ -167,6 +174,7 @@ def noise(base: Path, at: Path, seed: int, *, rank: int = 8, strength: float = 0
         seed: of the numbers.
         rank: of every layer.
         strength: standard deviation of both halves.
+        layers: which ones it changes, PEFT's default for this kind of model.
     """
     at.mkdir(parents=True)
     numbers = np.random.default_rng(seed)
@@ -175,7 +183,7 @@ def noise(base: Path, at: Path, seed: int, *, rank: int = 8, strength: float = 0
         with safe_open(str(file), framework="np") as tensors:
             for key in tensors.keys():  # noqa: SIM118  # it is no mapping
                 name = key.removesuffix(".weight")
-                if name.rpartition(".")[2] not in _LAYERS:
+                if name.rpartition(".")[2] not in layers:
                     continue
                 out, inner = tensors.get_slice(key).get_shape()
                 for half, shape in (("A", (rank, inner)), ("B", (out, rank))):
@@ -183,6 +191,6 @@ def noise(base: Path, at: Path, seed: int, *, rank: int = 8, strength: float = 0
                     halves[f"base_model.model.{name}.lora_{half}.weight"] = made
     save_file(halves, at / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank}
-    said = {**config, "target_modules": list(_LAYERS), "base_model_name_or_path": str(base)}
+    said = {**config, "target_modules": list(layers), "base_model_name_or_path": str(base)}
     (at / "adapter_config.json").write_text(json.dumps(said))
     return at
