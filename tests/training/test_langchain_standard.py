@@ -2,9 +2,9 @@
 
 What is skipped, and why: images, audio and PDF (it reads text), a model's name for one call (it
 holds one model; `adapter=` is what a call may choose), JSON without a schema and Anthropic's
-content blocks (forms of other makers), recorded cassettes (there is no network to record). An agent's
-loop is expected to fail: a model of 135 million parameters calls a tool only when it is forced to.
-The chat template is one that says tools; SmolLM2's own has no place for them.
+content blocks (forms of other makers), recorded cassettes (there is no network to record). The
+agent's loop is expected to fail: a model of 135 million parameters calls a tool when it must, and
+not by itself. The chat template is one that says tools; SmolLM2's own has no place for them.
 """
 
 from __future__ import annotations
