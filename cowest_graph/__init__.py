@@ -3,6 +3,7 @@
 See `create_collaboration` to answer, `create_collector` to collect what teaches the small model.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from cowest_graph.adapters import AdapterRegistry
@@ -13,12 +14,16 @@ from cowest_graph.prompts import Prompts, final_answer
 from cowest_graph.traces import Attempt, Trace, TraceStore
 
 if TYPE_CHECKING:
+    from cowest_graph.weak.following import FollowingWeak
+    from cowest_graph.weak.llama import LlamaWeak
     from cowest_graph.weak.local import LocalWeak
     from cowest_graph.weak.vllm import VLLMWeak
 
 __all__ = [
     "AdapterRegistry",
     "Attempt",
+    "FollowingWeak",
+    "LlamaWeak",
     "LocalWeak",
     "Prompts",
     "Trace",
@@ -36,13 +41,15 @@ __all__ = [
 ]
 
 
+_ON_USE = {  # their rooms load what is heavy or optional, and only then
+    "FollowingWeak": "cowest_graph.weak.following",
+    "LlamaWeak": "cowest_graph.weak.llama",
+    "LocalWeak": "cowest_graph.weak.local",
+    "VLLMWeak": "cowest_graph.weak.vllm",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "LocalWeak":  # its room loads torch when it is used, and only then
-        from cowest_graph.weak.local import LocalWeak
-
-        return LocalWeak
-    if name == "VLLMWeak":
-        from cowest_graph.weak.vllm import VLLMWeak
-
-        return VLLMWeak
+    if name in _ON_USE:
+        return getattr(importlib.import_module(_ON_USE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
