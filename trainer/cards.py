@@ -13,8 +13,8 @@ from typing import Any
 from cowest_graph.adapters import AdapterRegistry
 
 README = "README.md"
-# What is uploaded: nobody else's logs, and no rows, which may be private.
-_PUBLIC = ["adapter_config.json", "adapter_model.safetensors", README, "card.json"]
+# What is uploaded: no rows, which may be private, no logs, and no paths of this machine.
+_PUBLIC = ["adapter_config.json", "adapter_model.safetensors", README]
 
 Upload = Callable[[str, Path, list[str]], str]
 
@@ -27,6 +27,18 @@ def write_model_card(folder: Path, card: Mapping[str, Any]) -> None:
         card: the registry's card.
     """
     (folder / README).write_text(model_card(card), encoding="utf-8")
+
+
+def name_base(folder: Path, base: str) -> None:
+    """Write the base model's name into an adapter's configuration.
+
+    Args:
+        folder: the adapter's folder.
+        base: the base's name on a hub.
+    """
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=2), "utf-8")
 
 
 def model_card(card: Mapping[str, Any]) -> str:
@@ -50,7 +62,7 @@ def model_card(card: Mapping[str, Any]) -> str:
 def push_adapter(
     adapters: AdapterRegistry, name: str, repository: str, *, upload: Upload | None = None
 ) -> str:
-    """Upload one version: weights, configuration, cards; no rows and no logs.
+    """Upload one version: weights, configuration, model card; no rows and no logs.
 
     Args:
         adapters: the registry.

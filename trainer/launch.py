@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint
-from trainer.cards import write_model_card
+from trainer.cards import name_base, write_model_card
 from trainer.checks import HeldOut, dropped, refuse, text_faults, without
 from trainer.child import Progress, run_worker
 from trainer.job import TrainingJob, model_folder
@@ -179,6 +179,8 @@ def _register(run: Path, card: dict[str, Any], adapters: AdapterRegistry, name: 
     output = run / "output"
     for file in ("job.json", "rows.jsonl", "log.jsonl"):
         shutil.copyfile(run / file, output / file)
+    if not Path(card["base"]).expanduser().is_dir():  # a hub's name says more than a cache's path
+        name_base(output, card["base"])
     write_model_card(output, card)
     try:
         version = adapters.add(output, card=card, name=name)
