@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,7 @@ Port = Annotated[int, typer.Option(help="TCP port.")]
 Dtype = Annotated[str, typer.Option(help="auto is what the hardware computes fast.")]
 Context = Annotated[int | None, typer.Option(min=1, help="Tokens of prompt and answer.")]
 Print = Annotated[bool, typer.Option("--print", help="Print the command and start nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON and start nothing.")]
 Options = Annotated[list[str] | None, typer.Argument(help="Further options of vLLM, after --.")]
 
 
@@ -51,6 +53,7 @@ def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Confi
         dtype: Dtype = "auto",
         context: Context = None,
         only_print: Print = False,
+        as_json: AsJson = False,
     ) -> None:
         """Serve the weak model by vLLM, which takes the registry's adapters while it runs."""
         from cowest_graph.weak.vllm_server import vllm_server
@@ -66,6 +69,9 @@ def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Confi
             context=context,
             extra=options or [],
         )
+        if as_json:
+            console.show_json(asdict(command))
+            return
         for note in command.notes:
             console.note(note)
         if only_print:
