@@ -6,11 +6,9 @@ Every key may be set in the environment as COWEST_SECTION_KEY, such as COWEST_ST
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from cowest_graph.adapters import AdapterRegistry, base_fingerprint
 from trainer.advice import Endpoint, masked
-from trainer.job import TrainingJob, model_folder, nearest
+from trainer.job import TrainingJob, nearest
+from trainer.models import Named, endpoint_model, folder_or_name, named_model
+from trainer.models import attribute as attribute  # of verbs that take a name, too
 
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
@@ -35,7 +35,6 @@ EMBEDDED = "embedded"
 
 # Of the library and of the command line itself.
 _NOT_OURS = {"COWEST_CACHE", "COWEST_DATA", "COWEST_DEBUG"}
-_ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
 
 
@@ -49,9 +48,10 @@ class WeakSection(_Section):
     model: str = Field(
         EMBEDDED,
         min_length=1,
-        description="`embedded` (SmolLM2-135M), a folder or name for transformers, a model's name "
-        "at `base_url`, or `module:attribute` (a LangChain chat model, or a function that "
-        "returns one).",
+        description="`embedded` (SmolLM2-135M), a folder or name for transformers (also as "
+        "`local:FOLDER`), `vllm:URL`, `huggingface:FOLDER`, `openai:NAME`, `PROVIDER:NAME`, a "
+        "model's name at `base_url`, or `module:attribute` (a LangChain chat model, or a function "
+        "that returns one). See [models in one line](#models-in-one-line).",
     )
     base_url: str | None = Field(
         None,
@@ -65,6 +65,11 @@ class WeakSection(_Section):
     top_p: float = Field(0.9, gt=0, le=1, description="Nucleus sampling.")
     max_tokens: int = Field(1028, ge=1, description="Tokens of a draft, at most.")
 
+    @field_validator("model")
+    @classmethod
+    def _plain_where_it_is_here(cls, model: str) -> str:
+        return model.removeprefix("local:")  # what a plain name means, too
+
 
 class StrongSection(_Section):
     """The large model."""
@@ -72,8 +77,8 @@ class StrongSection(_Section):
     model: str = Field(
         EMBEDDED,
         min_length=1,
-        description="`embedded` (a small stand-in), a model's name at an OpenAI-compatible URL, "
-        "or `module:attribute`.",
+        description="`embedded` (a small stand-in), a model's name at an OpenAI-compatible URL "
+        "(also as `openai:NAME`), `huggingface:FOLDER`, `PROVIDER:NAME`, or `module:attribute`.",
     )
     base_url: str | None = Field(None, description="Without it, OpenAI's own.")
     api_key: SecretStr | None = Field(
@@ -234,23 +239,32 @@ class Config(_Section):
 
     def weak_model(self, **changes: Any) -> Any:
         """The weak model: in this process and following the registry, or at an endpoint."""
-        section = self.weak
+        section, named = self.weak, self._weak
         sampling = section.model_dump(include={"temperature", "top_p", "max_tokens"}) | changes
         if section.base_url is not None:
             # A local server wants no key of OpenAI's, and shall not be sent it.
             key = section.api_key or SecretStr("none")
             settings = self._patience() | sampling
-            return _chat(section.model, section.base_url, key, **settings)
-        if not self.weak_is_local:
-            return _model(section.model)
-        from cowest_graph import LocalWeak
-
-        return LocalWeak(self.weak_folder(), adapters=self.registry(), **sampling)
+            return endpoint_model(named.name, section.base_url, key, **settings)
+        if self.weak_is_local:
+            named = Named("local", self.weak_folder())
+        if named.kind == "openai":
+            settings = self._patience() | sampling
+            return endpoint_model(named.name, None, section.api_key, **settings)
+        return named_model(named, self.registry(), section.api_key, **(self._patience() | sampling))
 
     @property
     def weak_is_local(self) -> bool:
         """Whether the weak model runs in this process and follows the adapter registry."""
-        return self.weak.base_url is None and not _ATTRIBUTE.fullmatch(self.weak.model)
+        return self.weak.base_url is None and self._weak.kind is None
+
+    @property
+    def _weak(self) -> Named:
+        return _named(self.weak.model, self.weak.base_url)
+
+    @property
+    def _strong(self) -> Named:
+        return _named(self.strong.model, self.strong.base_url)
 
     def weak_folder(self) -> str:
         """The folder or hub name of the weak model's weights, for serving here and for training.
@@ -264,12 +278,12 @@ class Config(_Section):
             from cowest_graph import embedded
 
             return str(embedded.weak_model())
-        if not self.weak_is_local:
+        if not self.weak_is_local and self._weak.kind != "huggingface":
             raise ValueError(
                 f"the weights of {self.weak.model!r} are not here; set model in [train] to the "
                 "folder or hub name of the same model"
             )
-        return _folder_or_name(self.weak.model)
+        return folder_or_name(self._weak.name)
 
     def strong_model(self, **changes: Any) -> Any:
         """The strong model, kept to the answer's schema where the endpoint can force it."""
@@ -281,9 +295,10 @@ class Config(_Section):
             from cowest_graph import embedded
 
             return embedded.strong_model(**(settings | changes))
-        if strong.base_url is None and _ATTRIBUTE.fullmatch(strong.model):
-            return _model(strong.model)
-        model = _chat(strong.model, strong.base_url, strong.api_key, **(settings | changes))
+        named = self._strong
+        if named.kind not in (None, "openai"):
+            return named_model(named, None, strong.api_key, **(settings | changes))
+        model = endpoint_model(named.name, strong.base_url, strong.api_key, **(settings | changes))
         if strong.response_format == "text":
             return model
         from cowest_graph.prompts import ANSWER_SCHEMA
@@ -327,19 +342,22 @@ class Config(_Section):
             from cowest_graph import embedded
 
             return embedded.strong_model(grammar=embedded.SCORE_GRAMMAR, **settings)
-        named = own.model or strong.model
+        named = _named(own.model or strong.model, own.base_url or strong.base_url)
         elsewhere = own.base_url is not None and own.base_url != strong.base_url
-        if not elsewhere and strong.base_url is None and _ATTRIBUTE.fullmatch(named):
-            return _model(named)
+        if named.kind not in (None, "openai"):
+            key = own.api_key or strong.api_key
+            return named_model(named, None, key, **settings)
         # Another endpoint than the strong model's is not sent the strong model's key.
         key = own.api_key or (None if elsewhere else strong.api_key)
-        return _chat(named, own.base_url or strong.base_url, key, **settings)
+        return endpoint_model(named.name, own.base_url or strong.base_url, key, **settings)
 
     def endpoints(self) -> list[Endpoint]:
         """The endpoints that calls go to, as `advice` tells them apart."""
         weak, strong, own = self.weak, self.strong, self.evaluator
         found = [Endpoint("weak", weak.base_url, weak.model)] if weak.base_url else []
-        if strong.model != EMBEDDED:
+        if self._weak.kind == "vllm":
+            found += [Endpoint("weak", url, self._weak.name) for url in self._weak.name.split(",")]
+        if strong.model != EMBEDDED and self._strong.kind not in ("local", "huggingface"):
             found.append(Endpoint("strong", strong.base_url, strong.model))
         if own.model or own.base_url:
             judge_url = own.base_url or strong.base_url
@@ -353,7 +371,7 @@ class Config(_Section):
         password = re.search(r"://[^:/@]*:([^@]+)@", self.traces.url)
         return [
             *keys,
-            *filter(None, [os.environ.get("OPENAI_API_KEY")]),
+            *(key for name, key in os.environ.items() if name.endswith("_API_KEY") and key),
             *([password.group(1)] if password else []),
         ]
 
@@ -387,7 +405,7 @@ class Config(_Section):
         if not self.weak_is_local:
             return None
         if self.weak.model != EMBEDDED:
-            folder = Path(self.weak.model).expanduser()
+            folder = Path(self._weak.name).expanduser()
             return folder if (folder / "config.json").is_file() else None
         from cowest_graph import embedded
 
@@ -429,7 +447,7 @@ class Config(_Section):
         """
         train = self.train
         job = TrainingJob(
-            model=self.weak_folder() if train.model is None else _folder_or_name(train.model),
+            model=self.weak_folder() if train.model is None else folder_or_name(train.model),
             preset=train.preset,
             objective=objective or train.objective,
             label_noise=train.label_noise,
@@ -459,44 +477,13 @@ def environment_name(section: str, key: str) -> str:
     return f"COWEST_{section}_{key}".upper()
 
 
-def _chat(model: str, base_url: str | None, api_key: SecretStr | None, **settings: Any) -> Any:
-    from langchain_openai import ChatOpenAI
+def _named(model: str, base_url: str | None) -> Named:
+    """What a section names; behind a URL every name is the endpoint's own, whatever it looks like.
 
-    key = api_key or (SecretStr(k) if (k := os.environ.get("OPENAI_API_KEY")) else None)
-    elsewhere = base_url or os.environ.get("OPENAI_API_BASE") or os.environ.get("OPENAI_BASE_URL")
-    if key is None and not elsewhere:
-        raise ValueError(
-            f"model {model!r} needs a key: set OPENAI_API_KEY or COWEST_STRONG_API_KEY, or a "
-            "base_url in [strong]"
-        )
-    # A local server may want no key, and the client will not start without one.
-    return ChatOpenAI(
-        model=model,
-        base_url=base_url,
-        api_key=key or SecretStr("none"),
-        stream_usage=True,
-        **settings,
-    )
-
-
-def _model(name: str) -> Any:
-    """The chat model that `module:attribute` names, or that the function of that name returns."""
-    from langchain_core.runnables import Runnable
-
-    found = attribute(name)
-    made = found() if callable(found) and not isinstance(found, Runnable) else found
-    if not isinstance(made, Runnable):
-        raise ValueError(f"{name!r} is a {type(made).__name__}, not a LangChain chat model")
-    return made
-
-
-def _folder_or_name(model: str) -> str:
-    """The model as it is; a path is checked, a name on a hub is left to whoever loads it."""
-    path = Path(model).expanduser()
-    if path.is_dir() or path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        model_folder(model)
-        return str(path)
-    return model
+    `openai:` may still stand before it.
+    """
+    named = Named.read(model)
+    return named if base_url is None or named.kind == "openai" else Named(None, model)
 
 
 def _without(secrets: list[str], trace: Any) -> Any:
@@ -577,18 +564,3 @@ def _reasons(error: ValidationError, path: Path, overrides: Mapping[Any, Any]) -
         return f"{path}, [{loc[0]}] {'.'.join(map(str, loc[1:]))}"
 
     return "; ".join(f"{where(each['loc'])}: {each['msg']}" for each in error.errors())
-
-
-def attribute(name: str) -> Any:
-    """What `module:attribute` names; modules in the current folder are found, too.
-
-    Raises:
-        ValueError: when there is no such module, or it has no such attribute.
-    """
-    module, _, wanted = name.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # an installed command does not look here by itself
-    try:
-        return getattr(importlib.import_module(module), wanted)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot load {name!r}: {error}") from None

@@ -130,9 +130,10 @@ def _cached(model: str) -> Path:
 
 def _adapters(config: Config) -> Said:
     registry = config.registry()
+    if damage := registry.damage():
+        return False, "; ".join(damage)
     chosen = registry.current
     if chosen is not None:
-        registry.path(chosen)
         config.check_base(chosen)
     return True, f"{len(registry)} versions, in use: {chosen or 'the bare base model'}"
 

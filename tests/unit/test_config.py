@@ -11,6 +11,7 @@ from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import Call, Trace, TraceStore
 from trainer.advice import Endpoint
 from trainer.config import Config, environment_name, fields
+from trainer.models import Named
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-secret-0123456789"
@@ -134,6 +135,76 @@ def test_a_python_name_that_is_no_model_is_refused(tmp_path: Path, name: str) ->
         config.weak_model()
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "name"),
+    [
+        ("openai:gpt-4o", "openai", "gpt-4o"),
+        ("vllm:http://a:8000/v1,http://b:8000/v1", "vllm", "http://a:8000/v1,http://b:8000/v1"),
+        ("huggingface:./folder", "huggingface", "./folder"),
+        ("anthropic:claude", "anthropic", "claude"),
+        ("my_models:tutor", "attribute", "my_models:tutor"),
+        ("gpt-4o", None, "gpt-4o"),
+        ("ft:gpt-4o:org::id", None, "ft:gpt-4o:org::id"),
+        ("openai:", None, "openai:"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", None, "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ],
+)
+def test_kinds_of_models_are_told_apart(text: str, kind: str | None, name: str) -> None:
+    assert Named.read(text) == (kind, name)
+
+
+def test_an_openai_model_in_one_line(tmp_path: Path) -> None:
+    key = f'api_key = "{SECRET}"\n'
+    text = f'[weak]\nmodel = "openai:small"\n{key}[strong]\nmodel = "openai:gpt-4o"\n{key}'
+    config = load(tmp_path, text + '[evaluator]\nmodel = "openai:judge"\n')
+    made = [config.weak_model(), config.strong_model(), config.judge_model()]
+    assert [model.model_name for model in made] == ["small", "gpt-4o", "judge"]
+    assert [model.openai_api_key.get_secret_value() for model in made] == [SECRET] * 3
+    assert made[0].temperature == made[1].temperature == 1.0
+    assert not config.weak_is_local
+    with pytest.raises(ValueError, match=r"weights of 'openai:small' are not here"):
+        config.weak_folder()
+
+
+def test_a_name_behind_a_url_is_the_endpoint_s_own(tmp_path: Path) -> None:
+    url = 'base_url = "http://127.0.0.1:1/v1"\n'
+    for given, there in (("vllm:x", "vllm:x"), ("ollama:8b", "ollama:8b"), ("openai:m", "m")):
+        text = f'[weak]\nmodel = "{given}"\n{url}[strong]\nmodel = "{given}"\n{url}'
+        config = load(tmp_path, text)
+        assert config.weak_model().model_name == config.strong_model().model_name == there
+
+
+def test_a_local_model_in_one_line_is_as_without(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    made = [load(tmp_path, f'[weak]\nmodel = "{kind}{folder}"\n') for kind in ("local:", "")]
+    assert made[0] == made[1]
+    assert made[0].weak_is_local
+    assert made[0].weak_model().model == str(folder)
+    pipeline = load(tmp_path, f'[weak]\nmodel = "huggingface:{folder}"\n')
+    assert not pipeline.weak_is_local
+    assert pipeline.weak_folder() == str(folder), "it can be trained"
+
+
+def test_vllm_servers_in_one_line_follow_the_registry(tmp_path: Path) -> None:
+    text = '[weak]\nmodel = "vllm:http://127.0.0.1:1/v1,http://127.0.0.1:2/v1"\nmax_tokens = 7\n'
+    config = load(tmp_path, text + f'[adapters]\nfolder = "{tmp_path}/versions"\n')
+    weak = config.weak_model(temperature=0.0)
+    assert weak.urls == ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+    assert weak.adapters.folder == tmp_path / "versions"
+    assert (weak.temperature, weak.max_tokens) == (0.0, 7)
+    assert [each.base_url for each in config.endpoints()][:2] == weak.urls
+
+
+def test_a_provider_without_its_package_says_what_to_install(tmp_path: Path) -> None:
+    pytest.importorskip("langchain")
+    config = load(tmp_path, '[strong]\nmodel = "deepseek:deepseek-chat"\n')
+    with pytest.raises(ImportError, match="langchain-deepseek"):
+        config.strong_model()
+
+
 def test_both_models_may_be_endpoints_and_neither_is_sent_the_other_s_key(tmp_path: Path) -> None:
     text = f"""
         [weak]
@@ -189,10 +260,15 @@ def test_a_key_that_an_endpoint_repeats_is_not_stored(tmp_path: Path) -> None:
     with load(tmp_path, text).store() as store:
         failed = Call(role="solo", failure="server_error", error=f"bad key {SECRET}")
         in_attempt = {"index": 0, "draft": SECRET, "calls": [failed]}
-        store.record(Trace(query="q", calls=[failed], attempts=[in_attempt]))
+        shadow = {"weak_version": "v2", "calls": [failed]}
+        store.record(Trace(query="q", calls=[failed], attempts=[in_attempt], shadow=shadow))
+        store.record(Trace(query="only the shadow's", shadow=shadow))
     with TraceStore(tmp_path / "t.db") as store:
-        (trace,) = store
+        trace, shadowed = store
     assert [call.error for call in trace.failures] == ["bad key ***"] * 2
+    for each in (trace, shadowed):
+        assert each.shadow is not None
+        assert [call.error for call in each.shadow.calls] == ["bad key ***"]
     assert trace.attempts[0].draft == SECRET  # what a model wrote is kept as it is
 
 

@@ -101,4 +101,4 @@ def test_a_choice_that_is_gone_is_a_finding(tmp_path: Path) -> None:
     (folder / "current.json").write_text('{"current": "v0009", "before": []}')
     finding = found(tmp_path)["adapters"]
     assert finding.ok is False
-    assert "no adapter 'v0009'" in finding.said
+    assert "v0009 is in use, and its folder is gone" in finding.said
