@@ -1,7 +1,8 @@
 """Training speed and memory: plain TRL beside ours, on the same rows and model, in turn.
 
 Usage: python benchmarks/train.py [--kind dpo|sft] [--ways trl ours …] [--rounds 2] [--steps 3]
-       [--batch 4] [--accumulate 1] [--rows demo|long|mixed] [--model FOLDER] [--device cpu|cuda]
+       [--batch 4] [--accumulate 1] [--rows context|demo|long|mixed] [--model FOLDER]
+       [--device cpu|cuda]
 On a GPU: python benchmarks/train.py --device cuda --ways trl ours unsloth --steps 20 --batch 8
 A machine without a compiler or with little time: leave out the way `compiled`.
 
@@ -11,7 +12,11 @@ trained adapters are compared, so a way that is fast and wrong is seen. Tokens a
 (prompt and completion of every text, padding left out), whatever a way computes of them. The
 seconds of a way are those of its steps and of storing references; loading is left out. GFLOP are
 counted by torch over one more micro-batch; the share is of the machine's best matrix product,
-measured beside.
+measured beside. On a busy machine trust tokens a CPU-second, not tokens a second.
+
+Rows: `context`, a prompt with a service report of its own (some 170 tokens) and answers of some 50;
+`demo`, the demo's short questions; `long`, answers of several hundred tokens; `mixed`, of all
+lengths.
 
 Ways of DPO, each with the one before it where it begins with +:
   trl         TRL's defaults (fp32 on a CPU: TRL's bf16 needs hardware for it)
@@ -32,6 +37,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -65,7 +71,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=3)
     options.add_argument("--batch", type=int, default=4)
     options.add_argument("--accumulate", type=int, default=1)
-    options.add_argument("--rows", choices=["demo", "long", "mixed"], default="demo")
+    options.add_argument("--rows", choices=["context", "demo", "long", "mixed"], default="context")
     options.add_argument("--model", help="a folder; default: the packaged SmolLM2-135M-Instruct")
     options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -73,7 +79,6 @@ def main() -> None:
     if asked.child:
         _child(json.loads(asked.child[0]), Path(asked.child[1]))
         return
-    asked.ways = ["plain" if way == "plain" else way for way in asked.ways]
     with tempfile.TemporaryDirectory() as home:
         _compare(asked, Path(home))
 
@@ -95,7 +100,8 @@ def _compare(asked: argparse.Namespace, home: Path) -> None:
             if found := _run({**spec, "way": way, "home": str(home)}, out):
                 results[way].append({**found, "folder": str(out)})
                 print(
-                    f"round {number + 1} {way:10} {found['tokens'] / found['seconds']:7.1f} tok/s  "
+                    f"round {number + 1} {way:10} {found['tokens'] / found['seconds']:7.1f} tok/s "
+                    f"{found['tokens'] / found['cpu_seconds']:7.1f} tok/CPU-s  "
                     f"peak {found['peak_mib']:6.0f} MiB  losses "
                     + " ".join(f"{loss:.6f}" for loss in found["losses"]),
                     flush=True,
@@ -125,7 +131,10 @@ def _table(results: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) 
     if not ran:
         return
     first = next(iter(ran.values()))[0]
-    base = first["tokens"] / min(run["seconds"] for run in next(iter(ran.values())))
+    base, cpu_base = (
+        first["tokens"] / min(run[name] for run in next(iter(ran.values())))
+        for name in ("seconds", "cpu_seconds")
+    )
     print(
         f"\n{asked.kind}, {asked.rows} rows: {first['texts']} texts, {first['tokens']} tokens, "
         f"prompts {first['prompt_tokens']}, completions {first['completion_tokens']}; "
@@ -133,16 +142,29 @@ def _table(results: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) 
     )
     peak = max(run["matmul_gflops"] for runs in ran.values() for run in runs)
     print(f"matrix product: {peak:.0f} GFLOP/s at best; best round of each way:\n")
-    print(
-        "| way | tok/s | × | peak MiB | of it above the loaded model | GFLOP a row | share of the"
+    titles = (
+        "way",
+        "tok/s",
+        "×",
+        "tok/CPU-s",
+        "×",
+        "peak MiB",
+        "of it above the loaded model",
+        "GFLOP a row",
+        "share of the matmul peak",
+        "references, s",
+        "largest loss difference",
+        "adapters' distance",
     )
-    print("  matmul peak | references, s | largest loss difference | adapters' distance |")
+    print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
     for way, runs in ran.items():
         best = min(runs, key=lambda run: run["seconds"])
         speed = best["tokens"] / best["seconds"]
+        cpu_speed = best["tokens"] / min(run["cpu_seconds"] for run in runs)
         gflops = best["gflop"] / best["seconds"]
         print(
-            f"| {way} | {speed:.0f} | {speed / base:.2f} | {best['peak_mib']:.0f} | "
+            f"| {way} | {speed:.0f} | {speed / base:.2f} | {cpu_speed:.0f} | "
+            f"{cpu_speed / cpu_base:.2f} | {best['peak_mib']:.0f} | "
             f"{best['peak_mib'] - best['loaded_mib']:.0f} | {best['gflop'] / best['rows']:.0f} | "
             f"{gflops / peak:.0%} | {best['store_seconds']:.1f} | "
             f"{_loss_difference(first, best):.1e} | {_adapter_difference(first, best):.1e} |"
@@ -190,21 +212,24 @@ def _child(spec: dict[str, Any], out: Path) -> None:
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         began = 0.0
-        seconds = 0.0
+        cpu_began = 0.0
+        seconds = cpu = 0.0
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter()
+            self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             if spec["device"] == "cuda":
                 torch.cuda.synchronize()
             self.seconds += time.perf_counter() - self.began
+            self.cpu += time.process_time() - self.cpu_began
 
     clock = Clock()
     trainer.add_callback(clock)
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     notes = _quicken(spec, trainer, start)
     store_seconds = time.perf_counter() - began
+    store_cpu = time.process_time() - cpu_began
     trainer.train()
     model.save_pretrained(out / "adapter", selected_adapters=["default"])
     peak_mib = _peak_mib(torch, spec["device"])
@@ -212,6 +237,7 @@ def _child(spec: dict[str, Any], out: Path) -> None:
     result = {
         "losses": logged,
         "seconds": clock.seconds + store_seconds,
+        "cpu_seconds": clock.cpu + store_cpu,
         "store_seconds": store_seconds,
         "peak_mib": peak_mib,
         "loaded_mib": loaded,
@@ -322,12 +348,14 @@ def _rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
     needed = spec["steps"] * spec["batch"] * spec["accumulate"]
     told = questions(0).train
     told = (told * (needed // len(told) + 2))[: needed + 1]
+    if spec["rows"] == "context":
+        told = [{**row, "query": f"{_report(i)}\n{row['query']}"} for i, row in enumerate(told)]
     shown = demonstrations(told)
     rows = []
     for number in range(needed):
         own, other = shown[number], shown[number + 1]
         right, wrong = own["completion"][0]["content"], other["completion"][0]["content"]
-        times = {"demo": 0, "long": 12, "mixed": (number * 7) % 13}[spec["rows"]]
+        times = {"context": 1, "demo": 0, "long": 12, "mixed": (number * 7) % 13}[spec["rows"]]
         right = "\n".join([*(f"Step {i}: {wrong}" for i in range(times)), right])
         wrong = "\n".join([*(f"Step {i}: {right[:80]}" for i in range(times)), wrong])
         pair = {"chosen": _said(right), "rejected": _said(wrong)}
@@ -338,6 +366,16 @@ def _rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _report(number: int) -> str:
+    """A service report that no other row has."""
+    from cowest_graph.instruments import CONDITIONS, PARTS
+
+    draw = random.Random(number)
+    parts, conditions = list(PARTS.values()), list(CONDITIONS.values())
+    seen = [f"{draw.choice(parts)} with {draw.choice(conditions)}" for _ in range(22)]
+    return f"Service report {draw.randrange(10**6)}: " + ", then ".join(seen) + "."
 
 
 def _said(text: str) -> list[dict[str, str]]:

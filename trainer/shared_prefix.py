@@ -62,7 +62,7 @@ class Sharing:
         self._usual = backbone.forward
         self._noisy = _dropouts(backbone)
         self._note = note
-        self._proven = False
+        self._proven: set[bool] = set()  # for batches that share nothing (but pad), that share
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **others: Any) -> Any:
         """The backbone's output for a padded batch.
@@ -75,10 +75,10 @@ class Sharing:
         if not self._applies(input_ids, attention_mask, others):
             return self._usual(input_ids=input_ids, attention_mask=attention_mask, **others)
         layout = _Layout(input_ids, attention_mask)
-        if layout.nothing_to_win or not (self._proven or layout.shares):
+        if layout.nothing_to_win:
             return self._usual(input_ids=input_ids, attention_mask=attention_mask, **others)
         output = self._shared(layout)
-        if self._proven or self._prove(layout, output, input_ids, attention_mask):
+        if layout.shares in self._proven or self._prove(layout, output, input_ids, attention_mask):
             self.given += layout.given
             self.computed += layout.computed
             return output
@@ -108,7 +108,7 @@ class Sharing:
         return BaseModelOutputWithPast(last_hidden_state=layout.spread(flat[0]))
 
     def _prove(self, layout: _Layout, output: Any, input_ids: Any, attention_mask: Any) -> bool:
-        """Compare the first batch with the usual way; sharing ends here where they differ."""
+        """Compare a first batch with the usual way; sharing ends here where they differ."""
         import torch
 
         with torch.no_grad():
@@ -123,12 +123,12 @@ class Sharing:
         layers = self._config.num_hidden_layers
         if layout.calls < layers:
             wrong = f"{layout.calls} of {layers} layers have attention that can be exchanged"
-        elif worst > _TOLERANCE.get(precision, _ROUGH):
+        elif not worst <= _TOLERANCE.get(precision, _ROUGH):  # nor where it is no number
             wrong = f"hidden states differ by {worst:.1e} in {precision}"
         else:
-            self._proven = True
+            self._proven.add(layout.shares)
             self._note(
-                f"shared prefixes: {layout.computed} of {layout.given} tokens of the first batch "
+                f"shared prefixes: {layout.computed} of {layout.given} tokens of a first batch "
                 f"are computed, to the same hidden states (largest difference {worst:.1e})"
             )
             return True
