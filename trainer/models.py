@@ -92,7 +92,8 @@ def named_model(
         raise ImportError(
             f"models of {named.kind} are made by langchain: pip install langchain"
         ) from error
-    return init_chat_model(named.name, model_provider=named.kind, **key, **settings)
+    make: Any = init_chat_model  # whose overloads know no keyword of a provider's
+    return make(named.name, model_provider=named.kind, **key, **settings)
 
 
 def endpoint_model(
@@ -173,10 +174,10 @@ def _pipeline(
     from langchain_core.language_models import BaseChatModel
     from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
 
-    class PipelineChat(ChatHuggingFace):  # type: ignore[misc,unused-ignore]
+    class PipelineChat(ChatHuggingFace):
         """Async in threads, as of any chat model; its own async needs an endpoint."""
 
-        _agenerate = BaseChatModel._agenerate
+        _agenerate = BaseChatModel._agenerate  # type: ignore[assignment]
         _astream = BaseChatModel._astream
 
     sampled = {"do_sample": True, "temperature": temperature, "top_p": top_p}
