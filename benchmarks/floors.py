@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cowest_graph.benchmark import mean_interval, statistic_interval
 from cowest_graph.domains import Domain, Example, without_duplicates
-from trainer.config import attribute
+from trainer.models import attribute
 
 NAMES = [
     "examples.ethics.banking:banking77",

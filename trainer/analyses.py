@@ -51,13 +51,22 @@ def rounds(plan: Plan, most: int) -> Iterator[Variant]:
         )
 
 
-def variants(what: str, plan: Plan, counts: tuple[int, ...]) -> Iterator[Variant]:
+def models(plan: Plan, name: str) -> Iterator[Variant]:
+    """One pair of models among others (Figure 5); which ones is the configuration's to say."""
+    methods = ("weak_sft", "strong_cot", "cowest", "cowest_aligned")
+    yield f"models of {Path(name).name}", replace(plan, methods=methods)
+
+
+def variants(
+    what: str, plan: Plan, counts: tuple[int, ...], config: str = "cowest.toml"
+) -> Iterator[Variant]:
     """The variants of an analysis by its name.
 
     Args:
-        what: styles, pairs or rounds.
+        what: styles, pairs, rounds or models.
         plan: of every variant.
         counts: of pairs; its largest is the most rounds.
+        config: the file that names the models.
 
     Raises:
         LookupError: for another name.
@@ -68,7 +77,9 @@ def variants(what: str, plan: Plan, counts: tuple[int, ...]) -> Iterator[Variant
         return pairs(plan, counts)
     if what == "rounds":
         return rounds(plan, max(counts))
-    raise LookupError(f"no analysis {what!r}; there are: styles, pairs, rounds")
+    if what == "models":
+        return models(plan, config)
+    raise LookupError(f"no analysis {what!r}; there are: styles, pairs, rounds, models")
 
 
 def study(

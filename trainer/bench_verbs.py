@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,8 @@ from rich.table import Table
 
 from trainer import console
 from trainer.advice import need
-from trainer.config import EMBEDDED, Config, attribute
+from trainer.config import EMBEDDED, Config
+from trainer.models import attribute
 
 if TYPE_CHECKING:
     from cowest_graph.domains import Domain
@@ -54,7 +56,7 @@ ConfigFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 _GOES_ON = "finished calls are kept, the same command goes on from there"
-ANALYSES = ("styles", "pairs", "rounds")
+ANALYSES = ("styles", "pairs", "rounds", "models")
 
 
 def add_verbs(app: typer.Typer, load: Load) -> None:
@@ -109,18 +111,27 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         feedback: Feedback = 40,
         drafts: Drafts = 5,
         concurrency: Concurrency = 8,
+        configs: Annotated[
+            list[Path] | None, typer.Option(help="For models: one cowest.toml each; repeat it.")
+        ] = None,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> None:
-        """The paper's analyses: draft styles, number of pairs, rounds of feedback."""
+        """The paper's analyses: draft styles, number of pairs, rounds of feedback, other models."""
         from trainer.analyses import study, variants
 
         plan = _plan("all", limit, seeds, split, style, train_rows, feedback, drafts, 8)
         plan = replace(plan, max_concurrency=concurrency)
-        varied = variants(what, plan, _numbers(counts, "--counts"))
         named = _domain(domain)
-        with _benching(load(config), out, data, None) as run:
-            results = study(varied, out, lambda p, f: run(named, p, f), console.note)
+        several = what == "models"
+        if several and not configs:
+            raise ValueError("analyse models needs --configs, one cowest.toml for each pair")
+        results = []
+        for file in (configs or []) if several else [config]:
+            folder = out / file.stem if several and file else out
+            varied = variants(what, plan, _numbers(counts, "--counts"), str(file))
+            with _benching(load(file), folder, data, None) as run:
+                results += study(varied, folder, partial(run, named), console.note)
         _show(results, out, as_json)
 
     @app.command()
@@ -226,7 +237,11 @@ def _models(settings: Config, out: Path) -> Iterator[Models]:
     free = _free(settings)
     if not settings.weak_is_local:
         with settings.live_weak(temperature=0.0) as weak:
-            yield Models(weak, strong, free, evaluator=evaluator)
+            # A server that follows the registry is trained for; any other model stays as it is.
+            followed = getattr(weak, "adapters", None)
+            drafting = None if followed is None else weak.bind(**_sampling(settings))
+            job = None if followed is None else settings.job
+            yield Models(weak, strong, free, drafting, evaluator, followed, job)
         return
     need("local", "train")
     from cowest_graph import LocalWeak
@@ -242,8 +257,12 @@ def _models(settings: Config, out: Path) -> Iterator[Models]:
     )
     with model as weak:
         # One engine serves both: a bound temperature is an argument of the call.
-        drafting = weak.bind(temperature=section.temperature, seed=settings.train.seed)
+        drafting = weak.bind(**_sampling(settings))
         yield Models(weak, strong, free, drafting, evaluator, registry, settings.job)
+
+
+def _sampling(settings: Config) -> dict[str, Any]:
+    return {"temperature": settings.weak.temperature, "seed": settings.train.seed}
 
 
 def _free(settings: Config) -> Any:

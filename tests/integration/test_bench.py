@@ -21,6 +21,7 @@ from cowest_graph.traces import Attempt, Trace
 from trainer.analyses import pairs, rounds, study, styles
 from trainer.bench import Models, Plan, run_bench
 from trainer.bench_adapters import Training, relabelled
+from trainer.cli import run
 from trainer.report import load, markdown, save
 
 FREE = ("weak", "strong", "strong_cot", "strong_self_refine", "cowest")
@@ -35,6 +36,9 @@ def domain(**changes: Any) -> Domain:
     rows = [{"q": f"double {n}", "a": str(2 * n)} for n in range(20)]
     made = Domain("doubles", {"dev": rows[:8], "train": rows[8:]}, _row)
     return replace(made, **changes)
+
+
+DOUBLES = domain()
 
 
 def _number(messages: list[BaseMessage]) -> int:
@@ -276,6 +280,33 @@ def test_the_report_stands_alone_and_names_its_source(tmp_path: Path) -> None:
         load([tmp_path / "out"])
 
 
+def test_analyse_runs_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Path(f"{name}.toml").write_text(
+            f"""
+            [weak]
+            model = "{__name__}:weak"
+            [strong]
+            model = "{__name__}:strong"
+            [evaluator]
+            kind = "exact_match"
+            """,
+            encoding="utf-8",
+        )
+    words = ["--domain", f"{__name__}:DOUBLES", "--limit", "2", "--json"]
+    configs = ["--configs", "a.toml", "--configs", "b.toml"]
+    assert run(["analyse", "models", *words, *configs, "--out", "models"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [r["variant"] for r in found] == ["models of a.toml", "models of b.toml"]
+    assert row(found[0], "cowest")["scored"] == 2
+    assert Path("models/report.html").exists()
+    for wrong in (["model"], ["models"], ["pairs", "--counts", "-1"], ["rounds", "--counts", "x"]):
+        assert run(["analyse", *wrong, *words, "--out", "wrong", "-c", "a.toml"]) == 2
+
+
 def test_analyses_vary_one_thing(tmp_path: Path) -> None:
     plan = Plan(limit=4, embeddings=False, resamples=100, training=Training(num_drafts=2))
     assert [p.style for _, p in styles(plan)] == ["answer", "knowledge", "chain_of_thought"]
@@ -284,10 +315,10 @@ def test_analyses_vary_one_thing(tmp_path: Path) -> None:
     small = [(name, replace(p, methods=("strong_cot", "cowest"))) for name, p in styles(plan)]
     models = Models(weak(), strong())
 
-    def run(plan: Plan, folder: Path) -> dict[str, Any]:
+    def one(plan: Plan, folder: Path) -> dict[str, Any]:
         return bench(folder, plan, models=models)
 
-    found = study(iter(small), tmp_path, run, lambda _: None)
+    found = study(iter(small), tmp_path, one, lambda _: None)
     assert [r["variant"] for r in found] == [name for name, _ in small]
     solo = [m for m in models.strong.calls if "own knowledge. Write" in m[-1].text]
     assert len(solo) == 4  # the strong model alone was asked in the first variant only

@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.serve_verbs": {"config", "console"},
     "trainer.models": {"job"},
     "trainer.config": {"advice", "job", "models"},
-    "trainer.doctor": {"advice", "config", "job"},
+    "trainer.doctor": {"advice", "config", "job", "resume"},
     "trainer.bench_adapters": {"job", "launch", "rows"},
     "trainer.bench": {"bench_adapters", "job"},
     "trainer.analyses": {"bench"},

@@ -1,0 +1,54 @@
+"""The table's arithmetic where something is missing: unreadable answers, failed queries, tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from cowest_graph.benching import Said
+from cowest_graph.domains import Domain
+from cowest_graph.scoreboard import compare, decompose, outcomes, standing
+
+DOMAIN = Domain(
+    "colours",
+    {"dev": [{"q": f"{n}?", "a": "red" if n % 2 else "blue"} for n in range(4)]},
+    lambda row: {"query": row["q"], "reference": row["a"]},
+    labels=("red", "blue", "green"),
+)
+EXAMPLES = DOMAIN.load("dev")
+
+
+def said(*answers: str | None, draft: str | None = None) -> list[Said]:
+    return [
+        Said(e.key, None if a is None else f"Answer: {a}", draft and f"Answer: {draft}")
+        for e, a in zip(EXAMPLES, answers, strict=True)
+    ]
+
+
+def test_an_unreadable_answer_is_wrong_and_a_failed_query_is_left_out() -> None:
+    found = outcomes(DOMAIN, EXAMPLES, said("blue", "purple", None, "red"), seed=0)
+    row = standing(DOMAIN, "m", "f", found, failed=1, resamples=40)
+    assert (row.scored, row.failed, row.unreadable) == (3, 1, 1)
+    assert row.scores["accuracy"].mean == pytest.approx(2 / 3)
+    # blue: 1 of 1; red: 1 hit, 1 said, 2 true; green: nowhere
+    assert row.scores["macro_f1"].mean == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert row.cost.seconds == 0
+    with pytest.raises(ValueError, match="no query was answered"):
+        standing(DOMAIN, "m", "f", {})
+
+
+def test_two_methods_are_compared_where_both_answered() -> None:
+    ours = outcomes(DOMAIN, EXAMPLES, said("blue", None, "blue", "red"), seed=0)
+    theirs = outcomes(DOMAIN, EXAMPLES, said("red", "red", "blue", "blue"), seed=0)
+    difference, test = compare(DOMAIN, ours, theirs)
+    assert difference.mean == pytest.approx(2 / 3)
+    assert (test.only_ours, test.only_theirs) == (2, 0)
+
+
+def test_what_cannot_be_read_is_no_copy() -> None:
+    solo = outcomes(DOMAIN, EXAMPLES, said("red", "red", "red", "red"), seed=0)
+    vague = outcomes(DOMAIN, EXAMPLES, said("hm", "hm", "red", "blue", draft="hm"), seed=0)
+    found = decompose(DOMAIN, vague, solo)
+    assert found is not None
+    assert (found.copied, found.overridden, found.right_overrides) == (0, 4, 0)
+    assert (found.rescued, found.harmed) == (0, 2)
+    assert decompose(DOMAIN, solo, solo) is None  # no drafts
