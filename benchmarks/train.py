@@ -202,7 +202,7 @@ def _child(spec: dict[str, Any], out: Path) -> None:
     from trainer import backends
 
     way = spec["way"]
-    backends.prepare("unsloth" if way == "unsloth" else "plain")
+    backends.prepare("unsloth" if way == "unsloth" else "plain", spec["kind"])
     peak = _matmul_gflops(torch, spec["device"])
     set_seed(0)
     rows = _rows(spec)

@@ -166,6 +166,13 @@ class TrainSection(_Section):
     time_limit: float | None = Field(
         None, gt=0, description="Seconds after which training ends with the step it is at."
     )
+    fast_paths: bool = Field(
+        True, description="What gives the same losses for less work; see training_speed.md."
+    )
+    num_processes: int = Field(1, ge=1, description="Processes that train together.")
+    accelerate: str = Field(
+        "ddp", description="How they share the work: `ddp`, `fsdp`, or accelerate's YAML file."
+    )
     sft: dict[str, Any] = Field(default_factory=dict, description="For TRL's `SFTConfig`, unread.")
     dpo: dict[str, Any] = Field(default_factory=dict, description="For TRL's `DPOConfig`, unread.")
     kto: dict[str, Any] = Field(default_factory=dict, description="For TRL's `KTOConfig`, unread.")
@@ -457,6 +464,9 @@ class Config(_Section):
             lora=train.lora,
             seed=train.seed,
             time_limit=train.time_limit,
+            fast_paths=train.fast_paths,
+            num_processes=train.num_processes,
+            accelerate=train.accelerate,
         )
         return replace(job, args=getattr(train, "sft" if kind == "sft" else job.recipe))
 
