@@ -6,9 +6,9 @@ Usage:
     python benchmarks/swap_vllm.py --url http://a:8000/v1 --url http://b:8000/v1 --base FOLDER
 
 The adapters are noise on q and v of every layer, so every version writes something else. First each
-version answers every prompt alone (greedy); then 16 clients stream answers, half of the time with
-one version in use, half of the time with a promotion of a version that the servers do not have, or
-a rollback, every second. Printed: requests that failed, answers that are not their version's own,
+version answers every prompt alone (greedy); then 16 clients stream answers, for a while with one
+version in use, then with a promotion of a version that the servers do not have, or a rollback,
+every second, then with one version again. Printed: requests that failed, answers that are not their version's own,
 latency and gaps between tokens with and without swaps, and the seconds from `promote` to use.
 """
 
@@ -67,10 +67,6 @@ class Load:
     swapping: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, seconds: float) -> None:
-        """Let the clients ask, and wait."""
-        time.sleep(seconds)
-
     def start(self) -> list[threading.Thread]:
         """The clients' threads, started."""
         threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(self.clients)]
@@ -118,31 +114,68 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         base = given.base or _smollm2()
         urls = given.url or _started(given, base, folder, stack)
-        registry = AdapterRegistry(folder / "adapters")
-        for seed in range(given.versions):
-            registry.add(vllm_servers.noise(base, folder / f"noise{seed}", seed))
-        names = registry.names()
-        registry.promote(names[0])
-        weak = stack.enter_context(
-            VLLMWeak(
-                urls, adapters=registry, max_adapters=2, temperature=0, max_tokens=given.tokens
-            )
-        ).load()
-        alone = _alone(weak, names, given.clients)
-        load = Load(weak, given.clients)
+        run(
+            urls,
+            base,
+            folder,
+            clients=given.clients,
+            seconds=given.seconds,
+            every=given.every,
+            tokens=given.tokens,
+            versions=given.versions,
+        )
+
+
+def run(
+    urls: list[str],
+    base: Path,
+    folder: Path,
+    *,
+    clients: int = 16,
+    seconds: float = 60.0,
+    every: float = 1.0,
+    tokens: int = 12,
+    versions: int = 4,
+) -> dict[str, Any]:
+    """Swap under load and print what was seen.
+
+    Args:
+        urls: the servers.
+        base: the folder of the model that they serve.
+        folder: where the registry is made.
+        clients: how many ask without pause.
+        seconds: with swaps; and half as many without, before and after.
+        every: seconds between two swaps.
+        tokens: of an answer, at most.
+        versions: adapters in the registry.
+
+    Returns:
+        What is printed, by name.
+    """
+    registry = AdapterRegistry(folder / "adapters")
+    for seed in range(versions):
+        registry.add(vllm_servers.noise(base, folder / f"noise{seed}", seed))
+    names = registry.names()
+    registry.promote(names[0])
+    with VLLMWeak(
+        urls, adapters=registry, max_adapters=2, temperature=0, max_tokens=tokens
+    ) as weak:
+        weak.load()
+        alone = _alone(weak, names, clients)
+        load = Load(weak, clients)
         threads = load.start()
-        load.run(5)  # until all are under way
+        time.sleep(5)  # until all are under way
         began = time.perf_counter()
-        load.run(given.seconds / 2)  # without swaps, half before and half after
+        time.sleep(seconds / 4)
         load.swapping = True
-        swaps = _swap(registry, weak, names, given.seconds, given.every)
+        swaps = _swap(registry, weak, names, seconds, every)
         load.swapping = False
         quiet_again = time.perf_counter()
-        load.run(given.seconds / 2)
+        time.sleep(seconds / 4)
         load.stopped.set()
         for thread in threads:
             thread.join()
-        report(load.answers, swaps, alone, began, quiet_again, given)
+    return report(load.answers, swaps, alone, began, quiet_again, len(urls), clients)
 
 
 def _swap(
@@ -189,8 +222,9 @@ def report(
     alone: dict[tuple[str, str], set[str]],
     began: float,
     quiet_again: float,
-    given: argparse.Namespace,
-) -> None:
+    servers: int,
+    clients: int,
+) -> dict[str, Any]:
     """Print what was seen; the last line is the whole as JSON."""
     counted = [answer for answer in answers if answer.began >= began]
     failed = [answer for answer in counted if answer.error]
@@ -209,9 +243,9 @@ def report(
     late = _late(good, swaps)
     use = [s.served - s.at for s in swaps if s.served is not None and s.how == "promote"]
     back = [s.served - s.at for s in swaps if s.served is not None and s.how == "rollback"]
-    found = {
-        "servers": len(given.url or range(given.servers)),
-        "clients": given.clients,
+    found: dict[str, Any] = {
+        "servers": servers,
+        "clients": clients,
         "swaps": len(swaps),
         "requests": len(counted),
         "failed": len(failed),
@@ -235,7 +269,8 @@ def report(
         print(f"p99 latency during swaps / without: {p99[0] / p99[1]:.2f}")
     for answer in [*failed[:3], *wrong[:3]]:
         print(f"  {answer.version} {answer.prompt!r}: {answer.error or answer.text!r}")
-    print(json.dumps(found))
+    print(json.dumps(found, ensure_ascii=False))
+    return found
 
 
 def _late(answers: list[Answer], swaps: list[Swap]) -> int:

@@ -193,7 +193,9 @@ def clients(fakes: Mapping[str, FakeVLLM | None], kind: Any) -> Any:
             raise httpx.ConnectError("refused", request=request)
         reply = fake(request.method, request.url.path, json.loads(request.content or b"{}"))
         if reply.events is not None:
-            lines = b"".join(_event(piece) for piece in reply.events)
+            lines: Any = _lines(reply.events, httpx.ReadError("broken off", request=request))
+            if kind is httpx.AsyncClient:  # whose bodies are all there at once
+                lines = b"".join(lines)
             return httpx.Response(200, content=lines, headers={"content-type": "text/event-stream"})
         if isinstance(reply.body, str):
             return httpx.Response(reply.status, text=reply.body)
@@ -277,6 +279,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Its log is `FakeVLLM.asked`."""
+
+
+def _lines(events: Iterator[Any], error: Exception) -> Iterator[bytes]:
+    for piece in events:
+        if piece is None:  # here the connection breaks
+            raise error
+        yield _event(piece)
 
 
 def _event(piece: Any) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_vllm import FakeVLLM, clients, refusal
+from fake_vllm import FakeVLLM, Reply, clients, refusal
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage
 
@@ -333,6 +333,43 @@ def test_requests_go_where_the_fewest_are(town: Callable[..., Town]) -> None:
     one.weak.batch(["hi"] * 12, {"max_concurrency": 12})
     assert [len(fake.asked) for fake in one.fakes] == [4, 4, 4]
     assert [server.running for server in one.weak.fleet.servers] == [0, 0, 0]
+
+
+def test_a_busy_server_is_spared(town: Callable[..., Town]) -> None:
+    one = town(2)
+    one.weak.load()
+    busy = one.weak.fleet.servers[0]
+    busy.running += 5
+    for _ in range(4):
+        one.weak.invoke("hi")
+    assert [len(fake.asked) for fake in one.fakes] == [0, 4]
+
+
+def test_a_stream_that_breaks_off_is_asked_again_only_before_its_first_piece(
+    town: Callable[..., Town],
+) -> None:
+    one = town()
+    fake = one.weak.load() and one.fakes[0]
+    whole = "".join(str(chunk.text) for chunk in one.weak.stream("hi"))
+
+    def broken_after(pieces: int) -> Callable[[Any], Reply | None]:
+        turn = iter([True])
+
+        def fault(body: Any) -> Reply | None:
+            events = fake._events(body, fake.says("tiny", body))
+            kept = [event for event, _ in zip(events, range(pieces), strict=False)]
+            return Reply(200, events=iter([*kept, None])) if next(turn, False) else None
+
+        return fault
+
+    fake.fault = broken_after(0)
+    assert "".join(str(chunk.text) for chunk in one.weak.stream("hi")) == whole
+    fake.fault = broken_after(3)
+    before, got = len(fake.asked), []
+    with pytest.raises(httpx.ReadError):
+        got.extend(str(chunk.text) for chunk in one.weak.stream("hi"))
+    assert len(fake.asked) == before + 1
+    assert one.weak.fleet.servers[0].running == 0
 
 
 async def test_a_cancelled_request_holds_nothing(
