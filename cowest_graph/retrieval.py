@@ -157,6 +157,7 @@ class MiniLM(Embeddings):
     def __init__(self, folder: str, *, batch: int = 32) -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        self.folder = folder
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModel.from_pretrained(folder).eval()
         self._batch = batch
