@@ -148,9 +148,15 @@ def _chat_hugging_face(
         how = {"do_sample": True, "top_p": 0.9, "top_k": 0}
     made = pipeline("text-generation", model=plain.model, tokenizer=plain.tokenizer)
     lengths = {"min_new_tokens": tokens, "max_new_tokens": tokens, "return_full_text": False}
-    llm = HuggingFacePipeline(pipeline=made, pipeline_kwargs={**lengths, **how})
-    chat = ChatHuggingFace(llm=llm)
-    return lambda: [None for _ in chat.batch(prompts)] and None  # type: ignore[func-returns-value]
+    chat = ChatHuggingFace(llm=HuggingFacePipeline(pipeline=made))
+    asked = chat.bind(pipeline_kwargs={**lengths, **how})  # the model's own fields are not heeded
+
+    def ask() -> None:
+        said = asked.batch(prompts)
+        counts = {len(plain.tokenizer.encode(message.text)) for message in said}
+        assert max(counts) <= tokens + 2, f"texts of {counts} tokens"
+
+    return ask
 
 
 def _light_load(weak: LocalWeak, plain: _Plain, prompts: list[str], tokens: int) -> None:

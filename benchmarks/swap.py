@@ -2,8 +2,8 @@
 
     python benchmarks/swap.py [--clients 16] [--seconds 60] [--every 1] [--swaps 200]
 
-Clients ask the real SmolLM2 without pause, greedily, first without swaps and then while versions
-are promoted or rolled back. Every answer is compared with what its version writes when it is served
+Clients ask the real SmolLM2 without pause, greedily, in blocks without swaps and blocks in which
+versions are promoted or rolled back, in turn. Every answer is compared with what its version writes when it is served
 alone. Printed: failed requests; answers that are not their version's; requests that began over two
 seconds after a promotion on another version; latencies and gaps between tokens with and without
 swaps; and, over `--swaps` more of them on an idle model, memory and open files.
@@ -28,6 +28,7 @@ from cowest_graph import AdapterRegistry, LocalWeak
 from cowest_graph.embedded import weak_model
 
 TOPICS = ["leaves", "bread", "the moon", "old maps", "bees", "glass", "salt", "trains"]
+BLOCKS = 4
 QUERIES = [f"Why do people like {topic}?" for topic in TOPICS]
 
 
@@ -66,10 +67,10 @@ def main() -> None:
                 for query in QUERIES
             }
             print(f"{given.clients} clients, {given.tokens} tokens an answer", flush=True)
-            phases = [
-                ("without swaps", ask(weak, given.clients, given.seconds)),
-                ("with swaps", ask(weak, given.clients, given.seconds, names, given.every)),
-            ]
+            phases = [("without swaps", Seen()), ("with swaps", Seen())]
+            for _ in range(BLOCKS):  # they take turns, so that other work disturbs both alike
+                for (_, seen), swapped in zip(phases, (None, names), strict=True):
+                    ask(weak, given.clients, given.seconds / BLOCKS, seen, swapped, given.every)
             for what, seen in phases:
                 report(what, seen, alone)
             print(f"p99 latency with swaps / without: {_ratio(phases, 0.99):.2f}")
@@ -93,10 +94,15 @@ def random_adapter(base: Path, adapters: AdapterRegistry, folder: Path, seed: in
 
 
 def ask(
-    weak: LocalWeak, clients: int, seconds: float, names: list[str] | None = None, every: float = 1
-) -> Seen:
+    weak: LocalWeak,
+    clients: int,
+    seconds: float,
+    seen: Seen,
+    names: list[str] | None,
+    every: float,
+) -> None:
     """Let clients ask without pause; with names, swap between them as well."""
-    seen, stop = Seen(), threading.Event()
+    stop = threading.Event()
 
     def client(number: int) -> None:
         turn = number
@@ -119,7 +125,6 @@ def ask(
     stop.set()
     for thread in threads:
         thread.join()
-    return seen
 
 
 def _ask_once(weak: LocalWeak, query: str, seen: Seen) -> None:
