@@ -3,10 +3,10 @@
     python benchmarks/swap.py [--clients 16] [--seconds 60] [--every 1] [--swaps 200]
 
 Clients ask the real SmolLM2 without pause, greedily, in blocks without swaps and blocks in which
-versions are promoted or rolled back, in turn. Every answer is compared with what its version writes when it is served
-alone. Printed: failed requests; answers that are not their version's; requests that began over two
-seconds after a promotion on another version; latencies and gaps between tokens with and without
-swaps; and, over `--swaps` more of them on an idle model, memory and open files.
+versions are promoted or rolled back, in turn. Every answer is compared with what its version writes
+when it is served alone. Printed: failed requests; answers that are not their version's; requests
+that began over two seconds after a promotion on another version; latencies and gaps between tokens
+with and without swaps; and, over `--swaps` more of them on an idle model, memory and open files.
 """
 
 from __future__ import annotations
