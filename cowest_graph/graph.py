@@ -340,7 +340,8 @@ def _recording_failures(
 
 def _inference(facts: _Facts, state: State, failed: list[CallRecord]) -> Trace:
     attempt = _attempt_of({**state, "calls": [*state["calls"], *failed]}, index=0)
-    return facts.trace(state, attempts=[attempt], kind="inference", key=state["key"])
+    key = state.get("key") or uuid.uuid4().hex  # a pass that an older release began has none
+    return facts.trace(state, attempts=[attempt], kind="inference", key=key)
 
 
 def _beginning_collection(facts: _Facts, traces: TraceStore) -> Thinking:
