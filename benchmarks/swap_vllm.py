@@ -8,8 +8,9 @@ Usage:
 The adapters are noise on q and v of every layer, so every version writes something else. First each
 version answers every prompt alone (greedy); then 16 clients stream answers, for a while with one
 version in use, then with a promotion of a version that the servers do not have, or a rollback,
-every second, then with one version again. Printed: requests that failed, answers that are not their version's own,
-latency and gaps between tokens with and without swaps, and the seconds from `promote` to use.
+every second, then with one version again. Printed: requests that failed, answers that are not their
+version's own, latency and gaps between tokens with and without swaps, and the seconds from
+`promote` to use.
 """
 
 from __future__ import annotations

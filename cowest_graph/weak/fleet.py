@@ -299,12 +299,13 @@ class Fleet:
         with self._lock:
             self._placed.pop(placed.version, None)
         for server in self.servers:
-            self._try_unload(server, placed)
+            if server.up:  # one that is down has forgotten it
+                self._try_unload(server, placed)
 
     def _try_unload(self, server: Server, placed: Placed) -> None:
         try:
             server.unload(placed)
-        except openai.APIError as error:  # a server that is down has forgotten it anyway
+        except openai.APIError as error:
             log.info("%s kept %s: %s", server.url, placed.served_as, error)
 
     def restore(self, server: Server, placed: Placed) -> Future[bool]:

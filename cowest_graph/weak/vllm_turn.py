@@ -222,7 +222,8 @@ class Turn:
             raise error
         if _timed_out(error) or getattr(error, "status_code", 0) in _PASSING or _is_5xx(error):
             self._count("refused", self._live.max_retries, error)
-            return _later(0.5 * 2 ** (self._tries["refused"] - 1))
+            rounds = self._tries["refused"] - len(self._fleet.servers)
+            return _later(0.5 * 2**rounds if rounds >= 0 else 0.0)  # each server once, at once
         if _broke_off(error):
             self._count("lost", _LOST_TRIES, error)
             return self._fleet.lost(server)

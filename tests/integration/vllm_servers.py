@@ -37,7 +37,7 @@ MISSING = (
     "(3.4 GB, minutes to start)"
 )
 _FAKE = Path(__file__).parents[1] / "fake_vllm.py"
-_STARTING = 240.0  # seconds; a minute or two on a quiet CPU
+_STARTING = 600.0  # seconds; a minute or two on a quiet CPU
 
 
 class Process:
