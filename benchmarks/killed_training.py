@@ -46,11 +46,13 @@ def main() -> int:
     given.add_argument("--kind", choices=("sft", "dpo", "kto"), default="dpo")
     given.add_argument("--steps", type=int, default=20)
     given.add_argument("--seed", type=int, default=0)
+    given.add_argument("--model", help="a model's folder; SmolLM2-135M-Instruct by default")
+    given.add_argument("--layers", type=int, nargs="+", default=[28, 29], help="with adapters")
     given.add_argument("--within", type=float, default=3.0, help="seconds after a try's first step")
     asked = given.parse_args()
-    model = str(weak_model())
+    model = asked.model or str(weak_model())
     with tempfile.TemporaryDirectory() as home:
-        train, start = planned(asked.kind, model, asked.steps, Path(home))
+        train, start = planned(asked.kind, model, asked.layers, asked.steps, Path(home))
         began = time.perf_counter()
         whole = hashed(train, registry(Path(home) / "whole", start), lambda line: None)
         print(f"undisturbed: {time.perf_counter() - began:.0f} s, adapter {whole[:16]}")
@@ -111,11 +113,13 @@ def registry(folder: Path, start: Path | None) -> AdapterRegistry:
     return adapters
 
 
-def planned(kind: str, model: str, steps: int, home: Path) -> tuple[Train, Path | None]:
+def planned(
+    kind: str, model: str, layers: list[int], steps: int, home: Path
+) -> tuple[Train, Path | None]:
     """What is trained, and the SFT adapter that it starts from."""
     args = {"max_steps": steps, "learning_rate": 1e-3, "num_train_epochs": 1}
-    layers = {"layers_to_transform": [28, 29]}
-    job = TrainingJob(model, preset="tiny", lora={**LORA, **layers}, args=args)
+    shape = {**LORA, "layers_to_transform": layers}
+    job = TrainingJob(model, preset="tiny", lora=shape, args=args)
     shown = demonstrations(
         {"query": f"What does fault {i} mean?", "reference": f"clean part {i}"} for i in range(64)
     )

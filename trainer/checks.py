@@ -92,7 +92,11 @@ class HeldOut:
                 "preferences() make them; give the queries themselves"
             )
         said = _plain(" ".join(str(message.get("content") or "") for message in prompt))
-        return any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said) for text in self.texts)
+        return any(
+            re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said)
+            for text in self.texts
+            if text in said  # fast, and nearly always False
+        )
 
 
 def query_hash(query: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ pytestmark = pytest.mark.timeout(240)
 LORA: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 STEPS = 7
 WEIGHTS = "adapter_model.safetensors"
+LITTLE = "5"  # GiB of address space, of which torch itself takes most
 
 
 def demonstrated() -> list[dict[str, Any]]:
@@ -138,35 +138,35 @@ def test_a_killed_worker_leaves_nothing_registered_and_is_gone_on_with(
     assert not list((tmp_path / "adapters" / ".runs").iterdir())
 
 
+@pytest.mark.skipif(
+    not os.environ.get("COWEST_LITTLE_MEMORY"),
+    reason="it fills some GiB and takes a minute: COWEST_LITTLE_MEMORY=1",
+)
 def test_want_of_memory_is_answered_with_smaller_micro_batches(
     job: TrainingJob, tmp_path: Path
 ) -> None:
     code = (
-        "import json, sys\n"
+        "import json, resource, sys\n"
+        "limit = int(sys.argv[4]) << 30; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "from trainer import *; from cowest_graph.adapters import AdapterRegistry\n"
         "job = TrainingJob.from_json(sys.argv[1]); rows = json.load(open(sys.argv[2]))\n"
         "adapters = AdapterRegistry(sys.argv[3])\n"
         "name = train_sft(rows, job, adapters, progress=lambda line: print(line.get('note')))\n"
         "print(adapters.card(name)['hyperparameters']['args'])\n"
     )
-    long = [{"role": "assistant", "content": "Answer: clean part 1. " * 60}]
+    long = [{"role": "assistant", "content": "Answer: clean part 1. " * 50}]
     rows = [{**row, "completion": long} for row in demonstrated()] * 26
-    args = {**job.args, "max_steps": 1, "per_device_train_batch_size": 256, "num_train_epochs": 1}
-    greedy = replace(job, args={**args, "save_strategy": "no"})
-
     (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-
-    def little() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-
+    args = {**job.args, "max_steps": 1, "per_device_train_batch_size": 256}
+    greedy = replace(job, args=args, fast_paths=False).to_json()
+    given = [greedy, tmp_path / "rows.json", tmp_path / "home", LITTLE]
     ran = subprocess.run(
-        [sys.executable, "-c", code, greedy.to_json(), tmp_path / "rows.json", tmp_path / "home"],
-        preexec_fn=little,
+        [sys.executable, "-c", code, *given],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "MALLOC_TOP_PAD_": "131072"},
     )
-    assert (
-        "the memory did not suffice; again with micro-batches of 128, accumulated 2" in ran.stdout
-    )
+    assert ran.returncode == 0, ran.stderr
+    said = "the memory did not suffice; again with micro-batches of 128, accumulated 2 times"
+    assert said in ran.stdout
