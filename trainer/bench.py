@@ -43,6 +43,7 @@ from cowest_graph.scoreboard import (
     standing,
 )
 from trainer.bench_adapters import MakeJob, Training, Workshop, plain
+from trainer.launch import TrainingError
 
 Say = Callable[[str], None]
 _SOLO = ("strong_cot", "strong")  # whose answers the drafts are held against
@@ -159,7 +160,7 @@ def run_bench(
             seed = _prepared(domain, plan, models, ledger, folder, train, test, number, say)
             for method in methods:
                 said, note = _run(domain, method, plan, seed, ledger, say)
-                notes[method.name] = note
+                notes[method.name] = notes.get(method.name) or note
                 found[method.name] |= outcomes(domain, seed.test, said, number)
                 failures[method.name] += [each for each in said if each.text is None]
             once[str(number)] = seed.workshop.once
@@ -171,8 +172,8 @@ def run_bench(
         "command": command,
         "data_hash": data_hash(test),
         "queries": len({key for place in found.values() for _, key in place}),
-        "weak": model_name(models.weak),
-        "strong": model_name(models.strong),
+        "weak": _called(models.weak),
+        "strong": _called(models.strong),
         "findings": findings,
         "once": once,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -314,7 +315,7 @@ def _run(
             "max_concurrency": plan.max_concurrency,
         }
         graph = method.build(replace(materials, weak=weak, config=config)).compile()
-    except (ValueError, LookupError, ImportError) as error:
+    except (ValueError, LookupError, ImportError, TrainingError) as error:
         say(f"{method.name}: left out: {error}")
         return [], f"left out: {error}"
     if before := ledger.bill(f"before {method.name}"):
@@ -337,6 +338,12 @@ def _run(
             say(f"{method.name}: a query failed: {each.error}")
     say(f"{method.name}, seed {seed.seed}: {_so_far(domain, said, seed)}")
     return said, note
+
+
+def _called(model: Any) -> str | None:
+    """A model's name; of a folder its last part, which is the same on another machine."""
+    name = model_name(model)
+    return Path(name).name if name and Path(name).is_dir() else name
 
 
 def _so_far(domain: Domain, said: Sequence[Said], seed: _Seed) -> str:

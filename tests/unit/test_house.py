@@ -90,7 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.config": {"advice", "job", "models"},
     "trainer.doctor": {"advice", "config", "job", "resume"},
     "trainer.bench_adapters": {"job", "launch", "rows"},
-    "trainer.bench": {"bench_adapters", "job"},
+    "trainer.bench": {"bench_adapters", "launch"},
     "trainer.analyses": {"bench"},
     "trainer.pages": set(),
     "trainer.report": {"pages"},
