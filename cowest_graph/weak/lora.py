@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,6 @@ _UNSUPPORTED = (
     "use_qalora",
     "use_bdlora",
 )
-_SETS = 4  # of adapters side by side that are kept
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva", None)
 
 
@@ -148,18 +146,15 @@ def _scale(config: Mapping[str, Any], name: str, pair: Mapping[str, Tensor]) -> 
 class LoraRows:
     """Applies adapters to the rows of a batch, through hooks that are set once.
 
-    Rows of several adapters are computed together: the adapters' matrices stand side by side, and a
-    mask keeps for each row the columns of its own. So a mixed batch costs two products a layer, as
-    one of a single adapter does.
+    Each adapter's change is computed for the whole batch and kept for its own rows by a mask: at
+    these ranks that is cheaper than to gather and scatter rows, and a swap has nothing to prepare.
 
     Args:
         layers: what `linear_layers` found in the model.
     """
 
     def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
-        self._sets: OrderedDict[tuple[int, ...], _Set] = OrderedDict()
-        self._set: _Set | None = None
-        self._masks: dict[tuple[int, ...], Tensor] | None = None  # None: all rows use the one
+        self._groups: list[tuple[Lora, Tensor | None]] = []
         for name, layer in layers.items():
             layer.register_forward_hook(self._hook(name))
 
@@ -170,65 +165,25 @@ class LoraRows:
             adapters: one for each row; rows with the very same object are computed together.
             device: where the model is.
         """
-        different = {id(adapter): adapter for adapter in adapters if adapter}
-        self._set = self._together(different) if different else None
-        self._masks = None
-        if self._set is not None and (len(different) > 1 or not all(adapters)):
-            place = {key: at for at, key in enumerate(sorted(different))}
-            rows = torch.tensor([place.get(id(each), -1) for each in adapters], device=device)
-            self._masks = {
-                owners: rows[:, None] == torch.tensor(owners, device=device)
-                for owners in self._set.owners
-            }
-
-    def _together(self, different: Mapping[int, Lora]) -> _Set:
-        key = tuple(sorted(different))
-        found = self._sets.pop(key, None) or _Set([different[each] for each in key])
-        self._sets[key] = found  # holds its adapters, so that no other object gets their ids
-        while len(self._sets) > _SETS:
-            self._sets.popitem(last=False)
-        return found
+        different = {id(adapter): adapter for adapter in adapters}
+        alone = len(different) == 1
+        self._groups = []
+        for key, adapter in different.items():
+            if adapter:  # the bare base changes nothing
+                own = None if alone else [id(each) == key for each in adapters]
+                rows = None if own is None else torch.tensor(own, device=device)[:, None, None]
+                self._groups.append((adapter, rows))
 
     def _hook(self, name: str) -> Any:
         def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            joined = self._set.layers.get(name) if self._set is not None else None
-            if joined is None:
-                return
-            x = inputs[0]
-            low = x.reshape(-1, x.shape[-1]) @ joined.delta.down
-            if self._masks is not None:
-                mask = self._masks[joined.owners]
-                low.view(len(mask), -1, low.shape[-1]).mul_(mask[:, None])
-            output.view(-1, output.shape[-1]).addmm_(low, joined.delta.up)
+            for adapter, rows in self._groups:
+                delta = adapter.get(name)
+                if delta is None:
+                    continue
+                x = inputs[0]
+                low = x.reshape(-1, x.shape[-1]) @ delta.down
+                if rows is not None:
+                    low.view(len(rows), -1, low.shape[-1]).mul_(rows)
+                output.view(-1, output.shape[-1]).addmm_(low, delta.up)
 
         return add
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """One layer's changes by several adapters, side by side."""
-
-    delta: Delta
-    owners: tuple[int, ...]  # whose each of the columns is
-
-
-class _Set:
-    """Adapters that are computed together.
-
-    Args:
-        adapters: the different ones, in the order of their ids.
-    """
-
-    def __init__(self, adapters: Sequence[Lora]) -> None:
-        self.adapters = adapters
-        names = {name: None for adapter in adapters for name in adapter}
-        self.layers = {name: self._join(name) for name in names}
-        self.owners = {joined.owners for joined in self.layers.values()}
-
-    def _join(self, name: str) -> _Joined:
-        parts = [(at, adapter[name]) for at, adapter in enumerate(self.adapters) if name in adapter]
-        owners = tuple(at for at, delta in parts for _ in range(len(delta.up)))
-        if len(parts) == 1:
-            return _Joined(parts[0][1], owners)
-        down = torch.cat([delta.down for _, delta in parts], dim=1)
-        return _Joined(Delta(down, torch.cat([delta.up for _, delta in parts])), owners)
