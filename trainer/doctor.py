@@ -22,6 +22,7 @@ from cowest_graph.prompts import Prompts, draft_prompt, final_answer, readable, 
 from trainer.advice import EXTRAS, advice, installed
 from trainer.config import EMBEDDED, Config
 from trainer.job import model_folder
+from trainer.resume import unfinished
 
 _PACKAGES = (
     "cowest-graph",
@@ -135,7 +136,9 @@ def _adapters(config: Config) -> Said:
     chosen = registry.current
     if chosen is not None:
         config.check_base(chosen)
-    return True, f"{len(registry)} versions, in use: {chosen or 'the bare base model'}"
+    begun = unfinished(registry.folder / ".runs")
+    left = f"; begun and not ended: {', '.join(map(str, begun))}" if begun else ""
+    return True, f"{len(registry)} versions, in use: {chosen or 'the bare base model'}{left}"
 
 
 def _traces(config: Config) -> Said:

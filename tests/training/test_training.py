@@ -22,7 +22,7 @@ import pytest
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.prompts import draft_prompt
 from cowest_graph.traces import Trace
-from trainer import TrainingError, TrainingJob, demonstrations, preferences, train_dpo, train_sft
+from trainer import TrainingError, TrainingJob, demonstrations, preferences, train_sft
 from trainer.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
