@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from trainer import TrainingJob, demonstrations
-from trainer.processes import command, configuration, is_main
+from trainer.processes import command
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -117,18 +116,3 @@ def test_two_processes_with_half_the_batch_end_as_one(
         for key, weight in weights.items():
             assert (weight - others[key]).abs().max() < 1e-3, key
         assert (tmp_path / f"{kind}-2" / "result.json").is_file()
-
-
-def test_one_process_needs_no_launcher() -> None:
-    assert command() == [sys.executable, "-m"]
-    assert is_main()
-
-
-def test_shipped_configurations_are_found_and_others_are_named(tmp_path: Path) -> None:
-    own = tmp_path / "own.yaml"
-    own.write_text("num_machines: 2\n")
-    assert configuration("ddp").is_file()
-    assert configuration("fsdp").is_file()
-    assert configuration(str(own)) == own
-    with pytest.raises(FileNotFoundError, match=r"'zero'; there are: ddp, fsdp"):
-        configuration("zero")
