@@ -118,7 +118,8 @@ def seen_failing(
             see({key: value for key, value in state.items() if key != "_raised"}, error)
         raise error
 
-    return node.with_fallbacks([in_place(raised)], exception_key="_raised")
+    # Not in place: `see` may write to a store, and an event loop shall not wait for that.
+    return node.with_fallbacks([RunnableLambda(raised)], exception_key="_raised")
 
 
 def slot(state: Mapping[str, Any], key: str) -> str:
