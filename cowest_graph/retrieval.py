@@ -140,7 +140,8 @@ class Hybrid(BaseRetriever):
         near = vectors @ _unit([self.embeddings.embed_query(query)])[0]
         by_meaning = {int(place): rank for rank, place in enumerate((-near).argsort())}
         fused = [1 / (_RRF + rank) + 1 / (_RRF + by_meaning[rank]) for rank in range(len(found))]
-        order = sorted(range(len(found)), key=lambda place: -fused[place])
+        # Where both orders weigh the same, meaning decides.
+        order = sorted(range(len(found)), key=lambda place: (-fused[place], by_meaning[place]))
         return [found[place] for place in order[: self.k]]
 
 
