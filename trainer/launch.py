@@ -151,7 +151,7 @@ def _train(
     job, start = asked.job, asked.start
     base_hash = _check_target(job, adapters, asked.name)
     job.resolved(asked.kind)  # what a job lacks is told before a process starts
-    rows = _checked(rows, asked, progress)
+    given, rows = len(rows), _checked(rows, asked, progress)
     check_disk(adapters.folder, model_folder(job.model))
     began = datetime.now(UTC)
     run = _run_folder(rows, adapters, asked, base_hash)
@@ -165,6 +165,7 @@ def _train(
             "base_hash": base_hash,
             "parents": [start] if start else [],
             "rows_hash": rows_hash(rows),
+            "left_out": given - len(rows),  # faulty rows; what a tokenizer shows is in the metrics
             "created_at": began.isoformat(),
             "report": rows.report.as_dict() if isinstance(rows, Rows) else None,
             "seed": job.seed,
