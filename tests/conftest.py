@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # read when langgraph is imported
@@ -16,6 +17,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A test run that was started in the background ignores Ctrl-C, and its children would, too: the
 # tests of Ctrl-C need it heeded.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# A law holds on a busy machine, too.
+settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("laws")
 
 
 @pytest.fixture(scope="session")
