@@ -198,11 +198,12 @@ def test_real_garbage_is_told_and_the_version_in_use_stays(
         with pytest.raises(ValueError, match="damaged or cut off"):
             weak.invoke("hi", adapter="v0002")
         assert weak.invoke("hi").response_metadata["weak_version"] == "v0001"
+    new = adapters.add(vllm_servers.noise(smollm2, tmp_path / "new", 4))  # not there already
     with (
-        VLLMWeak(vllm.url, adapters=adapters, adapters_at="/nowhere") as lost,
-        pytest.raises(ValueError, match=r"No adapter found for /nowhere/v0001.*adapters_at="),
+        VLLMWeak(vllm.url, adapters=adapters, adapters_at="/nowhere", max_tokens=1) as lost,
+        pytest.raises(ValueError, match=rf"No adapter found for /nowhere/{new}.*adapters_at="),
     ):
-        lost.invoke("hi", adapter="v0001")
+        lost.invoke("hi", adapter=new)
 
 
 @pytest.mark.timeout(900)
