@@ -31,9 +31,9 @@ Maker = Callable[[str, Path], BaseChatModel]
 class FollowingWeak(BaseChatModel):
     """Hands every call on to the chat model of the registry's choice, and stamps what comes back.
 
-    For endpoints that serve adapters in a way of their own: text-generation-inference, whose
-    `adapter_id` is an argument of the call, or a server for each version (`LlamaWeak`). A version's
-    chat model is made beside the running calls; a call ends on the one it began with.
+    For endpoints that serve adapters in a way of their own: a server that names each adapter as a
+    model, or a server for each version (`LlamaWeak`). A version's chat model is made beside the
+    running calls; a call ends on the one it began with.
 
     Args:
         bare: the chat model of the bare base model.
@@ -43,13 +43,11 @@ class FollowingWeak(BaseChatModel):
         max_adapters: chat models kept.
 
     Example:
-        # text-generation-inference with LORA_ADAPTERS="v0001=/adapters/v0001"
-        def tgi(name, folder):
-            endpoint = HuggingFaceEndpoint(endpoint_url=URL, model_kwargs={"adapter_id": name})
-            return ChatHuggingFace(llm=endpoint)
+        def named(version, folder):
+            return ChatOpenAI(base_url=URL, api_key="none", model=version)
 
-        weak = FollowingWeak(bare=ChatHuggingFace(llm=HuggingFaceEndpoint(endpoint_url=URL)),
-                             adapters=registry, make=tgi)
+        weak = FollowingWeak(bare=ChatOpenAI(base_url=URL, api_key="none", model="base"),
+                             adapters=registry, make=named)
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
