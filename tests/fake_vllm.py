@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import struct
 import sys
 import threading
 import time
@@ -24,6 +25,28 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS = "adapter_model.safetensors"
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def tensors(shapes: dict[str, list[int]], fill: int) -> bytes:
+    """A safetensors file of these shapes, every byte the same."""
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * shape[0] * shape[1]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes([fill]) * at
+
+
+def lora(at: Path, *, rank: int = 4, fill: int = 0, layer: str = LAYER, **config: Any) -> Path:
+    """A PEFT folder with one changed layer."""
+    at.mkdir(exist_ok=True)
+    shapes = {f"{layer}.lora_A.weight": [rank, 8], f"{layer}.lora_B.weight": [8, rank]}
+    said = {"peft_type": "LORA", "r": rank, "target_modules": ["q_proj"]} | config
+    (at / "adapter_config.json").write_text(json.dumps(said))
+    (at / "adapter_model.safetensors").write_bytes(tensors(shapes, fill))
+    return at
 
 
 @dataclass

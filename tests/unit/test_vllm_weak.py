@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,35 +13,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from fake_vllm import FakeVLLM, Reply, clients, refusal
+from fake_vllm import FakeVLLM, Reply, clients, lora, refusal
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage
 
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.weak.vllm import VLLMWeak
-from cowest_graph.weak.vllm_fit import accepted_rank, check_fit, served_name
-from cowest_graph.weak.vllm_server import vllm_server
-
-LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
-
-
-def tensors(shapes: dict[str, list[int]], fill: int) -> bytes:
-    header, at = {}, 0
-    for name, shape in shapes.items():
-        size = 4 * shape[0] * shape[1]
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + bytes([fill]) * at
-
-
-def lora(at: Path, *, rank: int = 4, fill: int = 0, layer: str = LAYER, **config: Any) -> Path:
-    at.mkdir(exist_ok=True)
-    shapes = {f"{layer}.lora_A.weight": [rank, 8], f"{layer}.lora_B.weight": [8, rank]}
-    said = {"peft_type": "LORA", "r": rank, "target_modules": ["q_proj"]} | config
-    (at / "adapter_config.json").write_text(json.dumps(said))
-    (at / "adapter_model.safetensors").write_bytes(tensors(shapes, fill))
-    return at
+from cowest_graph.weak.vllm_fit import served_name
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 3.0) -> bool:
@@ -485,74 +462,3 @@ def test_tokens_are_counted_by_the_server(town: Callable[..., Town]) -> None:
 def test_a_servers_own_key_is_sent_and_by_default_none(town: Callable[..., Town]) -> None:
     assert town().weak.root_client.api_key == "none"  # OpenAI's from the environment stays here
     assert town(api_key="secret").weak.load().fleet.servers[0].client.api_key == "secret"
-
-
-# --- whether an adapter fits, and the server's command ---
-
-
-def base_folder(at: Path, **config: Any) -> Path:
-    at.mkdir()
-    said = {"max_position_embeddings": 2048} | config
-    (at / "config.json").write_text(json.dumps(said))
-    name = "model.layers.0.self_attn.q_proj.weight"
-    (at / "model.safetensors").write_bytes(tensors({name: [8, 8]}, 0))
-    return at
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"peft_type": "IA3"}, "LORA only"),
-        ({"use_dora": True}, "use_dora"),
-        ({"bias": "all"}, "bias"),
-        ({"init_lora_weights": "pissa"}, "pissa"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"rank_pattern": {"q_proj": 1000}}, "rank 1000.*512 at most; train"),
-    ],
-)
-def test_what_vllm_cannot_serve_is_refused(
-    tmp_path: Path, config: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ValueError, match=said):
-        check_fit(lora(tmp_path / "a", **config))
-
-
-def test_modules_and_shapes_are_compared_with_the_base(tmp_path: Path) -> None:
-    base = base_folder(tmp_path / "base")
-    assert check_fit(lora(tmp_path / "fits"), base=base) == 4
-    other = lora(tmp_path / "b", layer="base_model.model.model.layers.7.mlp.up_proj")
-    with pytest.raises(ValueError, match=r"layers.7.mlp.up_proj.*has not.*q_proj"):
-        check_fit(other, base=base)
-    wide = base_folder(tmp_path / "wide")
-    name = "model.layers.0.self_attn.q_proj.weight"
-    (wide / "model.safetensors").write_bytes(tensors({name: [8, 9]}, 0))
-    with pytest.raises(ValueError, match=r"8 x 8 layer, but in .* 8 x 9"):
-        check_fit(tmp_path / "fits", base=wide)
-
-
-def test_a_servers_command_fits_the_model_the_adapters_and_the_hardware(
-    tmp_path: Path, adapters: AdapterRegistry
-) -> None:
-    base = base_folder(tmp_path / "base")
-    command = vllm_server(base, adapters, gpu=False, port=8123, extra=["--seed", "7"])
-    said = str(command)
-    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in said
-    assert "-m vllm.entrypoints.openai.api_server" in said
-    assert "--max-lora-rank 16" not in said  # the adapters here need 8
-    assert "--max-lora-rank 8" in said
-    assert "--max-model-len 2048" in said
-    assert said.endswith("--seed 7")
-    assert any(kind in said for kind in ("--dtype float32", "--dtype bfloat16"))
-    assert "VLLM_CPU_KVCACHE_SPACE" in said
-    on_gpu = str(
-        vllm_server(base_folder(tmp_path / "long", max_position_embeddings=99999), gpu=True)
-    )
-    assert "--max-lora-rank 16 " in on_gpu  # the paper's, where there is none yet
-    assert "--dtype auto" in on_gpu
-    assert "--max-model-len 8192" in on_gpu
-    assert "VLLM_CPU" not in on_gpu
-    assert any("api_key" in note for note in vllm_server("org/model", host="0.0.0.0").notes)
-
-
-def test_a_rank_is_rounded_up_to_what_vllm_takes() -> None:
-    assert [accepted_rank([r]) for r in (1, 2, 8, 9, 64, 400)] == [1, 8, 8, 16, 64, 512]
