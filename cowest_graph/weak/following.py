@@ -97,9 +97,10 @@ class FollowingWeak(BaseChatModel):
             versions, self._versions = self._versions, None
         if versions is not None:
             versions.close()
-            for name in versions.loaded() if self.release is not None else ():
+            for name in versions.loaded():
                 made = versions.get(name)
-                if made.done() and not made.cancelled() and not made.exception():
+                usable = made.done() and not made.cancelled() and not made.exception()
+                if usable and self.release is not None:
                     self.release(name, made.result())
 
     def __enter__(self) -> FollowingWeak:
@@ -210,4 +211,6 @@ def _stamped(result: ChatResult, name: str) -> ChatResult:
 
 def _last(name: str) -> ChatGenerationChunk:
     """Without text: who wrote it."""
-    return ChatGenerationChunk(message=AIMessageChunk("", response_metadata={"weak_version": name}))
+    return ChatGenerationChunk(
+        message=AIMessageChunk(content="", response_metadata={"weak_version": name})
+    )

@@ -62,7 +62,8 @@ class LlamaWeak(FollowingWeak):
         base = Path(gguf)
         shape = _shape(base)
         folder = tempfile.TemporaryDirectory(prefix="cowest-gguf-")
-        size = {"parallel": parallel, "context": context, "threads": threads}
+        count = threads or os.cpu_count() or 1
+        size = {"parallel": parallel, "context": context, "threads": count}
 
         def make(name: str, source: Path) -> BaseChatModel:
             lora = Path(folder.name) / f"{name}.gguf"
@@ -93,7 +94,7 @@ class _Served:
     """A llama.cpp server on a loopback port, with a key of its own."""
 
     def __init__(
-        self, base: Path, lora: Path | None, *, parallel: int, context: int, threads: int | None
+        self, base: Path, lora: Path | None, *, parallel: int, context: int, threads: int
     ) -> None:
         import xllamacpp
 
@@ -107,8 +108,7 @@ class _Served:
         params.api_keys = [self.api_key]
         params.cors_origins, params.ui, params.endpoint_slots = "", False, False
         params.verbosity = 0
-        count = threads or os.cpu_count() or 1
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = count
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.model_alias = {base.stem}
         self.name = base.stem
         self.server = xllamacpp.Server(params)

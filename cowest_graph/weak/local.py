@@ -134,8 +134,9 @@ class LocalWeak(BaseChatModel):
     @property
     def version(self) -> str:
         """The adapter that the next request would use; "base" when none is chosen."""
-        if self._live is not None:
-            return self._live.versions.serving
+        live: Live | None = self._live
+        if live is not None:
+            return live.versions.serving
         return (self.adapters.current if self.adapters is not None else None) or BASE
 
     def choose(self, key: str | None = None) -> str:
@@ -144,8 +145,9 @@ class LocalWeak(BaseChatModel):
         Args:
             key: what sticks to its version, such as a thread id; None for a draw of its own.
         """
-        if self._live is not None:
-            return self._live.versions.choose(key)
+        live: Live | None = self._live
+        if live is not None:
+            return live.versions.choose(key)
         return (self.adapters.choose(key) if self.adapters is not None else None) or BASE
 
     @property
@@ -159,7 +161,7 @@ class LocalWeak(BaseChatModel):
         return self._ready().engine
 
     def _ready(self) -> Live:
-        live = self._live
+        live: Live | None = self._live
         if live is None:
             self.load()
             live = self._live
@@ -210,7 +212,7 @@ class LocalWeak(BaseChatModel):
         said = [convert_to_openai_tool(tool) for tool in tools]
         names = [tool["function"]["name"] for tool in said]
         chosen = tool_choice_of(tool_choice, names)
-        return self.bind(tools=said, tool_choice=chosen, **kwargs)  # type: ignore[return-value]
+        return self.bind(tools=said, tool_choice=chosen, **kwargs)
 
     def with_structured_output(
         self,

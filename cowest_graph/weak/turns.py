@@ -92,7 +92,11 @@ def read_tool_calls(text: str) -> tuple[str, list[ToolCall], list[InvalidToolCal
             calls.append(ToolCall(name=str(call["name"]), args=args, id=made))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             why = f"{type(error).__name__}: {error}"
-            garbled.append(InvalidToolCall(name=None, args=found[1], id=made, error=why))
+            garbled.append(
+                InvalidToolCall(
+                    type="invalid_tool_call", name=None, args=found[1], id=made, error=why
+                )
+            )
     return _CALL.sub("", text).strip() if calls or garbled else text, calls, garbled
 
 

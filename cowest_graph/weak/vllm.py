@@ -344,6 +344,18 @@ class VLLMWeak(BaseChatOpenAI):
         version = versions.pop() if len(versions) == 1 else None
         return {**super()._combine_llm_outputs(llm_outputs), "weak_version": version}
 
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
+    ) -> Runnable[Any, Any]:
+        """Tools that the model may call; see `BaseChatOpenAI.bind_tools`.
+
+        A call that must come is strict unless `strict=` says otherwise: without that, vLLM forces
+        the call's form and not its arguments.
+        """
+        if tool_choice not in (None, False, "auto", "none"):
+            kwargs.setdefault("strict", True)
+        return super().bind_tools(tools, tool_choice=tool_choice, **kwargs)
+
     def with_structured_output(
         self,
         schema: Any = None,

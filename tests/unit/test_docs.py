@@ -30,7 +30,9 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 def _modules_with_examples() -> list[str]:
     root = Path(__file__).parents[2]
     files = [*root.glob("cowest_graph/**/*.py"), *root.glob("trainer/**/*.py")]
-    having = [file for file in files if re.search(r"^\s*>>> (?!.*\+SKIP)", file.read_text("utf-8"), re.M)]
+    having = [
+        file for file in files if re.search(r"^\s*>>> (?!.*\+SKIP)", file.read_text("utf-8"), re.M)
+    ]
     return [".".join(file.relative_to(root).with_suffix("").parts) for file in sorted(having)]
 
 
