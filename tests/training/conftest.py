@@ -1,4 +1,4 @@
-"""A model of two random layers and 512 tokens: laws of training hold for any weights, in a second."""
+"""A model of two random layers and 512 tokens: training obeys its laws with any weights."""
 
 from __future__ import annotations
 
