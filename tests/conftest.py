@@ -18,7 +18,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # tests of Ctrl-C need it heeded.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A law holds on a busy machine, too.
-settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "laws", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("laws")
 
 
