@@ -38,7 +38,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": str(embedded.weak_model()), "temperature": 0, "max_tokens": 40}
+        return {"model": str(embedded.weak_model()), "temperature": 0, "max_tokens": 64}
 
     @pytest.fixture(scope="class")
     def loaded(
@@ -49,7 +49,7 @@ class TestIntegration(ChatModelIntegrationTests):
             (folder / file.name).symlink_to(file)
         (folder / "chat_template.jinja").unlink()
         (folder / "chat_template.jinja").write_text(TOOLS.read_text())
-        with LocalWeak(folder, temperature=0, max_tokens=40) as weak:
+        with LocalWeak(folder, temperature=0, max_tokens=64) as weak:
             yield weak.load()
 
     @pytest.fixture

@@ -87,7 +87,7 @@ def test_what_a_trainer_leaves_behind_stays_behind(adapters: AdapterRegistry, so
     assert not (adapters.path(name) / "training_args.bin").exists()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.sampled_from(["v0001", "v0002", "v0003", "base", "back"]), max_size=8))
 def test_promote_then_rollback_is_identity(
     tmp_path_factory: pytest.TempPathFactory, moves: list[str]

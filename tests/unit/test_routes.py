@@ -235,7 +235,7 @@ moves = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(moves, max_size=8))
 def test_the_history_alone_leads_to_the_choice(made: list[tuple[str, object]]) -> None:
     chosen, history = Chosen(), []

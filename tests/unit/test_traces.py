@@ -85,7 +85,7 @@ def scored(query: str, alone: float | None, *rest: float | None, **more: object)
 
 
 class TestTrace:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12)
     @given(traces)
     def test_a_gain_is_the_difference_or_missing(self, trace: Trace) -> None:
         for attempt in trace.attempts:
@@ -169,7 +169,7 @@ class TestKey:
         assert Trace(**IDENTITY).key == trace_key(**IDENTITY)
         assert Trace(**IDENTITY, key="mine").key == "mine"
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12)
     @given(st.text(), st.lists(st.text()))
     def test_any_text_has_a_key(self, query: str, reference: list[str]) -> None:
         key = trace_key(**IDENTITY | {"query": query, "reference": reference})
@@ -177,7 +177,7 @@ class TestKey:
 
 
 class TestStore:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12)
     @given(st.lists(traces, max_size=3, unique_by=lambda trace: trace.key))
     def test_it_gives_back_what_it_took(self, given_traces: list[Trace]) -> None:
         with TraceStore(":memory:") as store:
@@ -187,7 +187,7 @@ class TestStore:
             assert list(store) == sorted(given_traces, key=lambda t: (t.created_at, t.key))
             assert len(store) == len(given_traces)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12)
     @given(st.lists(traces, max_size=3, unique_by=lambda trace: trace.key))
     def test_jsonl_is_lossless(self, given_traces: list[Trace]) -> None:
         with TraceStore(":memory:") as one, TraceStore(":memory:") as other:
