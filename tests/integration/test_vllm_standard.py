@@ -49,7 +49,7 @@ class TestIntegration(ChatModelIntegrationTests):
         adapters = AdapterRegistry(folder / "adapters")
         adapters.promote(adapters.add(vllm_servers.noise(smollm2, folder / "n", 1, strength=1e-3)))
         process = vllm_servers.running(smollm2)
-        found = {"base_url": process.url, "adapters": adapters, "temperature": 0, "max_tokens": 48}
+        found = {"base_url": process.url, "adapters": adapters, "temperature": 0, "max_tokens": 96}
         TestIntegration.at = found
         return found
 
