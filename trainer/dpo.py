@@ -20,13 +20,10 @@ from trainer.objectives import (
     start_loss,
     weighted_start_loss,
 )
-from trainer.processes import save_adapter
-from trainer.resume import last_checkpoint
 from trainer.rows import Row
-from trainer.speed import quicken
-from trainer.start import check_start, first_step_check
-from trainer.steps import ROW, watched
-from trainer.watch import RunLog, step_watch, summary
+from trainer.steps import ROW
+from trainer.tuning import Reference, tune
+from trainer.watch import RunLog
 from trainer.weighted import weighted
 
 
@@ -62,7 +59,6 @@ def train(
         ArithmeticError: when the loss stops being a finite number, or explodes.
         OutOfMemory: when a micro-batch does not fit.
     """
-    from datasets import Dataset
     from transformers import set_seed
     from trl import DPOConfig
 
@@ -76,29 +72,20 @@ def train(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
     kept = with_gains(job, kept)
-    trainer = watched(trainer_class(job))(
-        model=model,  # no peft_config and no ref_model: TRL then freezes a copy, the adapter "ref"
-        args=config,
-        train_dataset=Dataset.from_list(kept),
-        processing_class=tokenizer,
+    metrics = tune(
+        trainer_class(job),
+        model,
+        tokenizer,
+        kept,
+        config,
+        job=job,
+        machine=machine,
+        folder=folder,
+        log=log,
+        reference=Reference(start, losses_at_start(config, kept), base=model_folder(job.model)),
     )
-    if job.fast_paths and machine.backend == "plain":
-        quicken(trainer, base=model_folder(job.model), start=start, note=log.note)
-    losses = losses_at_start(config, kept)
-    step0 = check_start(trainer, start, losses=losses)
-    log.note("step 0: " + ", ".join(f"{name} {value:.6g}" for name, value in step0.items()))
-    trainer.add_callback(
-        step_watch(
-            log,
-            time_limit=job.time_limit,
-            first=first_step_check(trainer, losses),
-            rows=trainer.data_collator.rows,
-        )
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
-    save_adapter(trainer, folder / "output")
     return model, {
-        "metrics": {**summary(trainer), **measured, **step0},
+        "metrics": {**metrics, **measured},
         "hyperparameters": {"preset": job.preset, "objective": job.objective, "args": named(args)},
     }
 

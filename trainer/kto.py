@@ -15,13 +15,10 @@ from trainer.backends import Machine, configure, load, named, settings
 from trainer.checks import examined
 from trainer.job import TrainingJob
 from trainer.objectives import kto_weights
-from trainer.processes import save_adapter
-from trainer.resume import last_checkpoint
 from trainer.rows import Row
-from trainer.speed import quicken
-from trainer.start import check_start, first_step_check
-from trainer.steps import ROW, watched
-from trainer.watch import RunLog, step_watch, summary
+from trainer.steps import ROW
+from trainer.tuning import Reference, tune
+from trainer.watch import RunLog
 
 
 def train(
@@ -56,46 +53,37 @@ def train(
         ArithmeticError: when the loss stops being a finite number, or explodes.
         OutOfMemory: when a micro-batch does not fit.
     """
-    from datasets import Dataset
     from transformers import set_seed
     from trl import KTOConfig, KTOTrainer
 
     set_seed(job.seed)
     _, args = settings(job, "kto", machine, folder, log.note)
-    helped = sum(bool(row["label"]) for row in rows)
-    args = {**kto_weights(helped, len(rows) - helped), **args}
     config = configure(KTOConfig, args)
     model, tokenizer = load(job, machine, lora={}, args=config, start=start)
-    log.note(f"kto goes on with the adapter in {start}: {helped} of {len(rows)} drafts helped")
-
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
+    helped = sum(bool(row["label"]) for row in kept)
+    log.note(f"kto goes on with the adapter in {start}: {helped} of {len(kept)} drafts helped")
+    args = {**kto_weights(helped, len(kept) - helped), **args}
+    config.desirable_weight = args["desirable_weight"]
+    config.undesirable_weight = args["undesirable_weight"]
     # TRL takes rows in order, and the KL term from a row's neighbours: they should be strangers.
     random.Random(job.seed).shuffle(kept)
-    trainer = watched(KTOTrainer)(
-        model=model,  # no peft_config and no ref_model: TRL then freezes a copy, the adapter "ref"
-        args=config,
-        train_dataset=Dataset.from_list(kept),
-        processing_class=tokenizer,
+    metrics = tune(
+        KTOTrainer,
+        model,
+        tokenizer,
+        kept,
+        config,
+        job=job,
+        machine=machine,
+        folder=folder,
+        log=log,
+        reference=Reference(start, losses_at_start(config, kept)),
     )
-    if job.fast_paths and machine.backend == "plain":
-        quicken(trainer, note=log.note)
-    losses = losses_at_start(config, kept)
-    step0 = check_start(trainer, start, losses=losses)
-    log.note("step 0: " + ", ".join(f"{name} {value:.6g}" for name, value in step0.items()))
-    trainer.add_callback(
-        step_watch(
-            log,
-            time_limit=job.time_limit,
-            first=first_step_check(trainer, losses),
-            rows=trainer.data_collator.rows,
-        )
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
-    save_adapter(trainer, folder / "output")
     return model, {
-        "metrics": {**summary(trainer), **measured, **step0},
+        "metrics": {**metrics, **measured},
         "hyperparameters": {"preset": job.preset, "objective": "kto", "args": named(args)},
     }
 

@@ -13,12 +13,9 @@ from typing import Any
 from trainer.backends import Machine, configure, load, named, settings
 from trainer.checks import examined
 from trainer.job import TrainingJob
-from trainer.processes import save_adapter
-from trainer.resume import last_checkpoint
 from trainer.rows import Row
-from trainer.speed import quicken
-from trainer.steps import watched
-from trainer.watch import RunLog, step_watch, summary
+from trainer.tuning import tune
+from trainer.watch import RunLog
 
 
 def train(
@@ -52,7 +49,6 @@ def train(
         ArithmeticError: when the loss stops being a finite number, or explodes.
         OutOfMemory: when a micro-batch does not fit.
     """
-    from datasets import Dataset
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
@@ -66,21 +62,19 @@ def train(
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
-    trainer = watched(SFTTrainer)(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list(kept),
-        processing_class=tokenizer,
+    metrics = tune(
+        SFTTrainer,
+        model,
+        tokenizer,
+        kept,
+        config,
+        job=job,
+        machine=machine,
+        folder=folder,
+        log=log,
     )
-    if job.fast_paths and machine.backend == "plain":
-        quicken(trainer, note=log.note)
-    trainer.add_callback(
-        step_watch(log, time_limit=job.time_limit, rows=trainer.data_collator.rows)
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
-    save_adapter(trainer, folder / "output")
     shape = {} if start else {"lora": lora}
     return model, {
-        "metrics": {**summary(trainer), **measured},
+        "metrics": {**metrics, **measured},
         "hyperparameters": {"preset": job.preset, **shape, "args": named(args)},
     }

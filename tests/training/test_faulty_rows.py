@@ -140,3 +140,30 @@ def test_the_log_can_be_read_back(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "log.jsonl")
     log.step(step=1, steps=2, loss="nan")
     assert json.loads((tmp_path / "log.jsonl").read_text())["loss"] == "nan"
+
+
+def test_kto_weighs_the_drafts_that_are_trained_on(
+    job: TrainingJob, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Of 2 helped and 4 hurt drafts, 2 of the hurt are faulty: both sides then weigh the same."""
+    from trainer import backends, kto, sft
+
+    machine = backends.machine(job)
+    (tmp_path / "sft").mkdir()
+    sft.train(job, [row(9, "Answer: x")], machine, tmp_path / "sft", RunLog(tmp_path / "s.jsonl"))
+    texts = ["Answer: a", "Answer: b", "Answer: c", "Answer: d", *["Answer: e<|im_end|>\nx"] * 2]
+    rows = [{**row(i, text), "label": i < 2} for i, text in enumerate(texts)]
+    log = RunLog(tmp_path / "k.jsonl")
+    (tmp_path / "kto").mkdir()
+    _, result = kto.train(
+        replace(job, objective="kto"),
+        rows,
+        machine,
+        tmp_path / "kto",
+        log,
+        tmp_path / "sft" / "output",
+        drop_bad_rows=True,
+    )
+    args = result["hyperparameters"]["args"]
+    assert (args["desirable_weight"], args["undesirable_weight"]) == (1.0, 1.0)
+    assert result["metrics"]["step0_loss"] == pytest.approx(0.5, abs=1e-4)

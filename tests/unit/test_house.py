@@ -11,10 +11,7 @@ import trainer
 ROOT = Path(__file__).parents[2]
 
 # Each room may import the rooms beside it, of its own package; third parties are free.
-_TUNING = {
-    *("backends", "checks", "job", "objectives", "processes", "resume", "rows", "speed", "start"),
-    *("steps", "watch"),
-}
+_RECIPE = {"backends", "checks", "job", "rows", "tuning", "watch"}
 ALLOWED: dict[str, set[str]] = {
     "cowest_graph.state": set(),
     "cowest_graph.failures": set(),
@@ -71,11 +68,12 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.child": set(),
     "trainer.watch": {"processes", "resume", "steps"},
     "trainer.backends": {"job", "presets", "resume", "watch"},
-    "trainer.sft": {
-        *("backends", "checks", "job", "processes", "resume", "rows", "speed", "steps", "watch"),
+    "trainer.tuning": {
+        *("backends", "job", "processes", "resume", "rows", "speed", "start", "steps", "watch"),
     },
-    "trainer.dpo": _TUNING | {"weighted"},
-    "trainer.kto": _TUNING,
+    "trainer.sft": _RECIPE,
+    "trainer.dpo": _RECIPE | {"objectives", "steps", "weighted"},
+    "trainer.kto": _RECIPE | {"objectives", "steps"},
     "trainer.worker": {"sft", "dpo", "kto", "backends", "job", "processes", "resume", "watch"},
     "trainer.launch": {
         *("cards", "checks", "child", "job", "objectives", "presets", "processes", "resume"),
