@@ -6,10 +6,10 @@ version's chat model is, its maker says.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,20 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import ConfigDict
 
-from cowest_graph.adapters import BASE, AdapterRegistry
+from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.weak.swapping import SwappingWeak
 from cowest_graph.weak.versions import Versions
 
 Maker = Callable[[str, Path], BaseChatModel]
 """A version's name and folder as the chat model that writes with it."""
 
+Release = Callable[[str, BaseChatModel], None]
+"""Is given a version's name and chat model once nobody uses it."""
 
-class FollowingWeak(BaseChatModel):
+
+class FollowingWeak(SwappingWeak):
     """Hands every call on to the chat model of the registry's choice, and stamps what comes back.
 
     For endpoints that serve adapters in a way of their own: a server that names each adapter as a
@@ -55,11 +59,8 @@ class FollowingWeak(BaseChatModel):
     bare: BaseChatModel
     adapters: AdapterRegistry
     make: Maker
-    release: Callable[[str, BaseChatModel], None] | None = None
+    release: Release | None = None
     max_adapters: int = 4
-
-    _loading: Any = PrivateAttr(default_factory=threading.Lock)
-    _versions: Any = PrivateAttr(default=None)
 
     @property
     def _llm_type(self) -> str:
@@ -70,81 +71,21 @@ class FollowingWeak(BaseChatModel):
         """What a cached answer depends on: with the version, so that a swap is not cached away."""
         return {**self.bare._identifying_params, "weak_version": self.version}
 
-    def load(self) -> FollowingWeak:
-        """Wait until new calls use the registry's choice.
-
-        Raises:
-            ValueError: when the chosen version's chat model cannot be made.
-        """
-        with self._loading:
-            if self._versions is None:
-                versions: Versions[BaseChatModel] = Versions(
-                    self.adapters,
-                    self.make,
-                    self.bare,
-                    limit=self.max_adapters,
-                    release=self.release,
-                )
-                versions.start()
-                self._versions = versions
-            else:
-                self._versions.catch_up()
-        return self
-
-    def close(self) -> None:
-        """Follow no longer, and release every version's chat model."""
-        with self._loading:
-            versions, self._versions = self._versions, None
-        if versions is not None:
-            versions.close()
-            for name in versions.loaded():
-                made = versions.get(name)
-                usable = made.done() and not made.cancelled() and not made.exception()
-                if usable and self.release is not None:
-                    self.release(name, made.result())
-
-    def __enter__(self) -> FollowingWeak:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def version(self) -> str:
-        """The version in use; "base" when none is chosen."""
-        if self._versions is not None:
-            serving: str = self._versions.serving
-            return serving
-        return self.adapters.current or BASE
-
-    @property
-    def shadow(self) -> str | None:
-        """The candidate that drafts beside the version in use, once its chat model is made."""
-        shadow: str | None = self._versions.shadow if self._versions is not None else None
-        return shadow
-
-    def choose(self, key: str | None = None) -> str:
-        """The version for a new request: the one in use, or a candidate by its share.
-
-        Args:
-            key: what sticks to its version, such as a thread id; None for a draw of its own.
-        """
-        return self._ready().choose(key)
+    def _open(self) -> _Made:
+        versions: Versions[BaseChatModel] = Versions(
+            self.adapters, self.make, self.bare, limit=self.max_adapters, release=self.release
+        )
+        versions.start()
+        return _Made(versions, self.release)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[LanguageModelInput, Any]:
         """Tools as the chat models behind say them."""
         bound: Any = self.bare.bind_tools(tools, **kwargs)
         return self.bind(**bound.kwargs)
 
-    def _ready(self) -> Versions[BaseChatModel]:
-        if self._versions is None:
-            self.load()
-        versions: Versions[BaseChatModel] = self._versions
-        return versions
-
     @contextmanager
     def _lease(self, asked: str | None) -> Iterator[tuple[str, BaseChatModel]]:
-        versions = self._ready()
+        versions: Versions[BaseChatModel] = self._ready().versions
         name = asked or versions.choose()
         made: Future[BaseChatModel] = versions.lease(name)
         try:
@@ -198,6 +139,23 @@ class FollowingWeak(BaseChatModel):
             async for chunk in model._astream(messages, stop, run_manager, **kwargs):
                 yield chunk
             yield _last(name)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The chat models made so far."""
+
+    versions: Versions[BaseChatModel]
+    release: Release | None
+
+    def close(self) -> None:
+        """Follow no longer, and release every version's chat model."""
+        self.versions.close()
+        for name in self.versions.loaded():
+            made = self.versions.get(name)
+            usable = made.done() and not made.cancelled() and not made.exception()
+            if usable and self.release is not None:
+                self.release(name, made.result())
 
 
 def _stamped(result: ChatResult, name: str) -> ChatResult:

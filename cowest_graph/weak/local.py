@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
@@ -20,7 +19,6 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -33,9 +31,9 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field
 
-from cowest_graph.adapters import BASE, AdapterRegistry
+from cowest_graph.weak.swapping import SwappingWeak
 from cowest_graph.weak.turns import calls_tools, render, tool_choice_of, turn_of
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ _PER_CALL = (
 )
 
 
-class LocalWeak(BaseChatModel):
+class LocalWeak(SwappingWeak):
     """A small model in this process, whose adapter follows a registry while it runs.
 
     Concurrent calls, from threads or from asyncio, join one batch; `n` samples of one prompt are
@@ -75,7 +73,6 @@ class LocalWeak(BaseChatModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
     model: str
-    adapters: AdapterRegistry | None = None
     # The paper's sampling, Appendix B.2.
     temperature: float = 1.0
     top_p: float = 0.9
@@ -90,83 +87,21 @@ class LocalWeak(BaseChatModel):
     max_queue: int = Field(default=1024, ge=0)  # texts that wait for a place
     max_adapters: int = Field(default=4, ge=1)  # versions kept in memory
 
-    _loading: Any = PrivateAttr(default_factory=threading.Lock)
-    _live: Any = PrivateAttr(default=None)
-    _closed: bool = PrivateAttr(default=False)
-
     def __init__(self, model: str | Path, **kwargs: Any) -> None:
         super().__init__(model=str(model), **kwargs)
 
     # --- life ---
 
-    def load(self) -> LocalWeak:
-        """Load the weights, and wait until new requests use the registry's choice.
+    def _open(self) -> Live:
+        from cowest_graph.weak.live import Live
 
-        Raises:
-            ValueError: when the chosen adapter is for another base, or damaged.
-            OSError: when there is no such model.
-        """
-        with self._loading:
-            if self._closed:
-                raise RuntimeError("this weak model is closed; make a new one")
-            if self._live is None:
-                from cowest_graph.weak.live import Live
-
-                self._live = Live(self)
-            else:
-                self._live.versions.catch_up()
-        return self
-
-    def close(self) -> None:
-        """Stop the engine; unfinished requests fail."""
-        with self._loading:
-            self._closed = True
-            live, self._live = self._live, None
-        if live is not None:
-            live.close()
-
-    def __enter__(self) -> LocalWeak:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def version(self) -> str:
-        """The adapter that the next request would use; "base" when none is chosen."""
-        live: Live | None = self._live
-        if live is not None:
-            return live.versions.serving
-        return (self.adapters.current if self.adapters is not None else None) or BASE
-
-    def choose(self, key: str | None = None) -> str:
-        """The adapter for a new piece of work: the registry's choice, or what it routes to.
-
-        Args:
-            key: what sticks to its version, such as a thread id; None for a draw of its own.
-        """
-        live: Live | None = self._live
-        if live is not None:
-            return live.versions.choose(key)
-        return (self.adapters.choose(key) if self.adapters is not None else None) or BASE
-
-    @property
-    def shadow(self) -> str | None:
-        """The candidate that drafts beside the chosen version, once it is loaded."""
-        return self._live.versions.shadow if self._live is not None else None
+        return Live(self)
 
     @property
     def engine(self) -> Engine:
         """The engine behind, for its counters; loads the weights if need be."""
-        return self._ready().engine
-
-    def _ready(self) -> Live:
-        live: Live | None = self._live
-        if live is None:
-            self.load()
-            live = self._live
-        assert live is not None
-        return live
+        live: Live = self._ready()
+        return live.engine
 
     # --- LangChain ---
 
@@ -261,7 +196,7 @@ class LocalWeak(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        live = self._ready()
+        live: Live = self._ready()
         request = live.begin(self, messages, stop, kwargs)
         try:
             return self._result(request, request.done.result(), kwargs)
@@ -276,9 +211,7 @@ class LocalWeak(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        live = self._live
-        if live is None:
-            live = await asyncio.to_thread(self._ready)
+        live: Live = await self._aready()
         request = live.begin(self, messages, stop, kwargs)
         try:
             return self._result(request, await asyncio.wrap_future(request.done), kwargs)
@@ -293,7 +226,7 @@ class LocalWeak(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        live = self._ready()
+        live: Live = self._ready()
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         request = live.begin(self, messages, stop, kwargs, on_text=pieces.put)
         request.done.add_done_callback(lambda _: pieces.put(None))
@@ -314,9 +247,7 @@ class LocalWeak(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        live = self._live
-        if live is None:
-            live = await asyncio.to_thread(self._ready)
+        live: Live = await self._aready()
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 

@@ -7,7 +7,6 @@ adapters: the fleet does. What a chat completion is, langchain-openai knows.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -28,8 +27,8 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.weak.fleet import Fleet
+from cowest_graph.weak.swapping import SwappingWeak
 from cowest_graph.weak.vllm_turn import At, Live, Turn
 
 # Sampling arguments of vLLM's own, which OpenAI's client takes in the body's extra part only.
@@ -40,7 +39,7 @@ _VLLM_OWN = (
 _STAMP = ("model_name", "weak_version")
 
 
-class VLLMWeak(BaseChatOpenAI):
+class VLLMWeak(SwappingWeak, BaseChatOpenAI):
     """A small model on vLLM servers, whose adapter follows a registry while it runs.
 
     Everything that langchain-openai does for a chat completion works: streaming, tools, structured
@@ -76,7 +75,6 @@ class VLLMWeak(BaseChatOpenAI):
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
     urls: list[str] = Field(min_length=1)
-    adapters: AdapterRegistry | None = None
     adapters_at: str | Mapping[str, str] | None = None
     max_lora_rank: int | None = None
     max_adapters: int = Field(default=4, ge=1)
@@ -95,9 +93,6 @@ class VLLMWeak(BaseChatOpenAI):
         default=SecretStr("none"), alias="api_key"
     )
 
-    _loading: Any = PrivateAttr(default_factory=threading.Lock)
-    _live: Live | None = PrivateAttr(default=None)
-    _closed: bool = PrivateAttr(default=False)
     _at: At | None = PrivateAttr(default=None)  # of a copy that is at a server
 
     def __init__(self, base_url: str | Sequence[str] | None = None, **kwargs: Any) -> None:
@@ -107,76 +102,16 @@ class VLLMWeak(BaseChatOpenAI):
 
     # --- life ---
 
-    def load(self) -> VLLMWeak:
-        """Ask the servers what they serve, and wait until new requests use the registry's choice.
-
-        Raises:
-            ConnectionError: when a server cannot be reached.
-            LookupError: when it serves no such base model.
-            ValueError: when the chosen adapter is for another base, damaged, or refused.
-        """
-        with self._loading:
-            if self._closed:
-                raise RuntimeError("this weak model is closed; make a new one")
-            if self._live is None:
-                self._live = Live(self)
-                self.model_name = self._live.base.served_as
-            else:
-                self._live.versions.catch_up()
-        return self
-
-    def close(self) -> None:
-        """Follow the registry no longer. The servers keep what they have."""
-        with self._loading:
-            self._closed = True
-            live, self._live = self._live, None
-        if live is not None:
-            live.close()
-
-    def __enter__(self) -> VLLMWeak:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def version(self) -> str:
-        """The version in use; "base" when none is chosen."""
-        if self._live is not None:
-            return self._live.versions.serving
-        return (self.adapters.current if self.adapters is not None else None) or BASE
-
-    @property
-    def shadow(self) -> str | None:
-        """The candidate that drafts beside the version in use, once the servers have it."""
-        return self._live.versions.shadow if self._live is not None else None
-
-    def choose(self, key: str | None = None) -> str:
-        """The version for a new request: the one in use, or a candidate by its share.
-
-        Args:
-            key: what sticks to its version, such as a thread id; None for a draw of its own.
-        """
-        if self._live is not None:
-            return self._live.versions.choose(key)
-        return (self.adapters.choose(key) if self.adapters is not None else None) or BASE
+    def _open(self) -> Live:
+        live = Live(self)
+        self.model_name = live.base.served_as
+        return live
 
     @property
     def fleet(self) -> Fleet:
         """The servers behind, for their counters; asks them first if need be."""
-        return self._ready().fleet
-
-    def _ready(self) -> Live:
-        live = self._live
-        if live is None:
-            self.load()
-            live = self._live
-        assert live is not None
-        return live
-
-    async def _aready(self) -> Live:
-        live: Live | None = self._live
-        return live if live is not None else await asyncio.to_thread(self._ready)
+        live: Live = self._ready()
+        return live.fleet
 
     # --- LangChain ---
 
@@ -371,14 +306,14 @@ class VLLMWeak(BaseChatOpenAI):
 
     def get_token_ids(self, text: str) -> list[int]:
         """The text's token ids, by the server's own tokenizer."""
-        live = self._ready()
+        live: Live = self._ready()
         return live.fleet.tokenize({"model": live.base.served_as, "prompt": text})
 
     def get_num_tokens_from_messages(
         self, messages: Sequence[BaseMessage], tools: Any = None, **kwargs: Any
     ) -> int:
         """Tokens of the messages in the server's chat template."""
-        live = self._ready()
+        live: Live = self._ready()
         payload = self._get_request_payload(list(messages))
         body = {"model": live.base.served_as, "messages": payload["messages"], **kwargs}
         if tools:
