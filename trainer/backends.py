@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cowest_graph.adapters import CONFIG, WEIGHTS
+from cowest_graph.weak.hardware import cpu_computes_bfloat16
 from trainer.job import TrainingJob, model_folder, nearest
 from trainer.presets import Kind
 from trainer.resume import CHECKPOINTS
@@ -25,7 +26,6 @@ from trainer.resume import CHECKPOINTS
 Backend = Literal["plain", "unsloth"]
 
 _LIBRARIES = ("cowest-graph", "torch", "transformers", "peft", "trl", "datasets", "accelerate")
-_FAST_BF16_ON_CPU = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True)
@@ -293,9 +293,9 @@ def _precision(asked: str, device: str) -> tuple[Literal["fp32", "bf16", "fp16"]
         best: Literal["fp32", "bf16", "fp16"] = "bf16" if fast else "fp16"
         has = f"{torch.cuda.get_device_name()} {'has' if fast else 'lacks'} bf16"
     else:
-        found = [f for f in _FAST_BF16_ON_CPU if torch.cpu.get_capabilities().get(f)]
-        best = "bf16" if found else "fp32"
-        has = f"the CPU has {found[0]}" if found else "the CPU has no fast bf16"
+        fast = cpu_computes_bfloat16()
+        best = "bf16" if fast else "fp32"
+        has = f"the CPU has {'' if fast else 'no '}fast bf16"
     if asked == "auto":
         return best, f"precision {best}: {has}"
     chosen: Literal["fp32", "bf16", "fp16"] = asked  # type: ignore[assignment]  # checked by the job

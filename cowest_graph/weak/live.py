@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cowest_graph.adapters import AdapterRegistry, base_fingerprint
 from cowest_graph.weak.engine import Engine
+from cowest_graph.weak.hardware import cpu_computes_bfloat16
 from cowest_graph.weak.lora import Lora, read_lora
 from cowest_graph.weak.request import Request, Sampling
 from cowest_graph.weak.turns import calls_tools, render
@@ -174,15 +175,6 @@ def _quantized(bits: str | None, dtype: Any, device: Any) -> dict[str, Any]:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def cpu_computes_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16; emulated, it is hundreds of times slower."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def _folder(model: str) -> Path | None:
