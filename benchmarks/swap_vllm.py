@@ -2,6 +2,7 @@
 
 Usage:
     python benchmarks/swap_vllm.py --python PYTHON_WITH_VLLM [--servers 1] [--seconds 60]
+    python benchmarks/swap_vllm.py --python PYTHON_WITH_VLLM -- --max-num-seqs 32  (options of vLLM)
     python benchmarks/swap_vllm.py --fake                        (a stand-in instead of vLLM)
     python benchmarks/swap_vllm.py --url http://a:8000/v1 --url http://b:8000/v1 --base FOLDER
 
@@ -315,7 +316,10 @@ def _started(given: argparse.Namespace, base: Path, folder: Path, stack: ExitSta
     if given.fake:
         made = [vllm_servers.fake(str(base), folder, pause=0.005) for _ in range(given.servers)]
     elif given.python:
-        made = [vllm_servers.real(given.python, base, folder) for _ in range(given.servers)]
+        made = [
+            vllm_servers.real(given.python, base, folder, extra=given.options)
+            for _ in range(given.servers)
+        ]
     else:
         raise SystemExit("give --python PYTHON_WITH_VLLM, --url URL, or --fake")
     for process in made:
@@ -338,6 +342,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--every", type=float, default=1.0)
     options.add_argument("--tokens", type=int, default=12)
     options.add_argument("--versions", type=int, default=4)
+    options.add_argument("options", nargs="*", help="further options of vLLM, after --")
     return options.parse_args()
 
 

@@ -28,6 +28,9 @@ Python = Annotated[str, typer.Option(help="The python of an environment that has
 Host = Annotated[str, typer.Option(help="Where it listens.")]
 Port = Annotated[int, typer.Option(help="TCP port.")]
 Dtype = Annotated[str, typer.Option(help="auto is what the hardware computes fast.")]
+Tools = Annotated[
+    str | None, typer.Option(help="vLLM's parser of this model's tool calls, such as hermes.")
+]
 Context = Annotated[int | None, typer.Option(min=1, help="Tokens of prompt and answer.")]
 Print = Annotated[bool, typer.Option("--print", help="Print the command and start nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON and start nothing.")]
@@ -52,6 +55,7 @@ def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Confi
         port: Port = 8000,
         dtype: Dtype = "auto",
         context: Context = None,
+        tools: Tools = None,
         only_print: Print = False,
         as_json: AsJson = False,
     ) -> None:
@@ -67,6 +71,7 @@ def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Confi
             port=port,
             dtype=dtype,
             context=context,
+            tools=tools,
             extra=options or [],
         )
         if as_json:

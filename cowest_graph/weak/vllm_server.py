@@ -19,6 +19,7 @@ from cowest_graph.weak.vllm_fit import accepted_rank, check_fit
 
 _LONGEST = 8192  # tokens of context unless asked for: a long one reserves memory
 _LORAS = 4  # versions in one batch; twice as many stay in memory
+_COMPACT = {"backend": "xgrammar", "disable_any_whitespace": True}
 _CPU_CACHE_GB = 2  # for keys and values, on a CPU
 
 
@@ -52,6 +53,7 @@ def vllm_server(
     dtype: str = "auto",
     context: int | None = None,
     gpu: bool | None = None,
+    tools: str | None = None,
     extra: Sequence[str] = (),
 ) -> ServerCommand:
     """The command for one server of this model that takes adapters while it runs.
@@ -69,6 +71,7 @@ def vllm_server(
         dtype: `auto` is what the hardware computes fast.
         context: tokens of prompt and answer; None is the model's own, 8192 at most.
         gpu: whether there is a GPU; None looks.
+        tools: vLLM's parser of the model's tool calls, such as "hermes"; None is without tools.
         extra: further options of vLLM, at the end.
 
     Raises:
@@ -89,9 +92,18 @@ def vllm_server(
         arguments += ["--max-model-len", str(length)]
     arguments += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(_LORAS)]
     arguments += ["--max-cpu-loras", str(2 * _LORAS)]
+    if tools is not None:
+        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", tools]
+        arguments += ["--structured-outputs-config", json.dumps(_COMPACT)]
+        notes.append(
+            "structured outputs without white space, and forced tool calls by JSON schema: a small "
+            "model fills up with blanks where it may, until it is cut off"
+        )
     # The model's own sampling defaults would come on top of what a request asks for.
     arguments += ["--generation-config", "vllm", *extra]
     environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    if tools is not None:  # a parser's own grammar of a forced call allows blanks without end
+        environment["VLLM_ENFORCE_STRICT_TOOL_CALLING"] = "0"
     if not there_is_gpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(_CPU_CACHE_GB)
         notes.append(f"VLLM_CPU_KVCACHE_SPACE={_CPU_CACHE_GB}: gigabytes for keys and values")

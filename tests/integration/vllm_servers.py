@@ -134,14 +134,8 @@ def running(model: Path) -> Process:
     if PYTHON is None:
         pytest.skip(MISSING)
     template = str(Path(__file__).parents[1] / "training" / "tools.jinja")
-    tools = ["--chat-template", template, "--enable-auto-tool-choice"]
-    # A small model fills a forced text up with blanks where it may.
-    tools += [
-        "--structured-outputs-config",
-        '{"backend": "xgrammar", "disable_any_whitespace": true}',
-    ]
     folder = Path(tempfile.mkdtemp(prefix="vllm-"))
-    process = real(PYTHON, model, folder, extra=[*tools, "--tool-call-parser", "hermes"])
+    process = real(PYTHON, model, folder, tools="hermes", extra=["--chat-template", template])
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(process.stop)
     return process.start()

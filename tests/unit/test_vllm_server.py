@@ -85,5 +85,13 @@ def test_a_servers_command_fits_the_model_the_adapters_and_the_hardware(
     assert any("api_key" in note for note in vllm_server("org/model", host="0.0.0.0").notes)
 
 
+def test_a_server_of_tools_holds_forced_texts_to_json_without_blanks() -> None:
+    command = vllm_server("org/model", gpu=True, tools="hermes")
+    assert "--tool-call-parser hermes" in str(command)
+    assert '"disable_any_whitespace": true' in str(command)
+    assert command.environment["VLLM_ENFORCE_STRICT_TOOL_CALLING"] == "0"
+    assert "--tool-call-parser" not in str(vllm_server("org/model", gpu=True))
+
+
 def test_a_rank_is_rounded_up_to_what_vllm_takes() -> None:
     assert [accepted_rank([r]) for r in (1, 2, 8, 9, 64, 400)] == [1, 8, 8, 16, 64, 512]
