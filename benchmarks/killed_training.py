@@ -24,13 +24,15 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from faults import collected, demonstrated
+
 from cowest_graph import AdapterRegistry
 from cowest_graph.embedded import weak_model
-from cowest_graph.traces import Trace
 from trainer import (
     TrainingError,
     TrainingJob,
-    demonstrations,
     train_dpo,
     train_sft,
     training_rows,
@@ -120,9 +122,7 @@ def planned(
     args = {"max_steps": steps, "learning_rate": 1e-3, "num_train_epochs": 1}
     shape = {**LORA, "layers_to_transform": layers}
     job = TrainingJob(model, preset="tiny", lora=shape, args=args)
-    shown = demonstrations(
-        {"query": f"What does fault {i} mean?", "reference": f"clean part {i}"} for i in range(64)
-    )
+    shown = demonstrated(64)
     if kind == "sft":
         return lambda adapters, watch: train_sft(shown, job, adapters, progress=watch), None
     first = AdapterRegistry(home / "first")
@@ -130,26 +130,11 @@ def planned(
     start = first.path(train_sft(shown, few, first))
     objective = "dpo" if kind == "dpo" else "kto"
     tuned = TrainingJob(model, preset="tiny", objective=objective, args=args)
-    rows = training_rows(objective, collected())
+    rows = training_rows(objective, collected(64))
     return (
         lambda adapters, watch: train_dpo(rows, tuned, adapters, start="start", progress=watch),
         start,
     )
-
-
-def collected() -> list[Trace]:
-    return [
-        Trace(
-            query=f"What does fault {i} mean?",
-            solo_score=3,
-            num_drafts=2,
-            attempts=[
-                {"index": 0, "draft": f"Answer: clean part {i}", "score": 9},
-                {"index": 1, "draft": "Answer: I cannot tell.", "score": 2},
-            ],
-        )
-        for i in range(64)
-    ]
 
 
 if __name__ == "__main__":

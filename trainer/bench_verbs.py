@@ -44,7 +44,7 @@ Drafts = Annotated[int, typer.Option(min=1, help="K, drafts a feedback query.")]
 Probes = Annotated[int, typer.Option(min=1, help="Training queries SKR and SuperICL try first.")]
 Prices = Annotated[
     Path | None,
-    typer.Option(help="TOML: [weak], [strong], [judge] with input and output, $ a million tokens."),
+    typer.Option(help="TOML tables weak, strong, judge: input and output, $ a million tokens."),
 ]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Queries at a time.")]
 NoEmbeddings = Annotated[

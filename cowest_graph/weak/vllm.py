@@ -284,11 +284,15 @@ class VLLMWeak(SwappingWeak, BaseChatOpenAI):
     ) -> Runnable[Any, Any]:
         """Tools that the model may call; see `BaseChatOpenAI.bind_tools`.
 
-        A call that must come is strict unless `strict=` says otherwise: without that, vLLM forces
-        the call's form and not its arguments.
+        A call that must come is strict and one call unless `strict=` and `parallel_tool_calls=` say
+        otherwise: else vLLM forces the call's form and not its arguments, and a small model calls
+        until it is cut off. Where there is one tool only, it is the one that must be called.
         """
         if tool_choice not in (None, False, "auto", "none"):
-            kwargs.setdefault("strict", True)
+            forced = {"strict": True, "parallel_tool_calls": False}
+            kwargs = {**forced, **{k: v for k, v in kwargs.items() if v is not None}}
+            if len(tools) == 1 and tool_choice in (True, "any", "required"):
+                tool_choice = convert_to_openai_tool(tools[0])["function"]["name"]
         return super().bind_tools(tools, tool_choice=tool_choice, **kwargs)
 
     def with_structured_output(

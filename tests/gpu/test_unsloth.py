@@ -12,13 +12,12 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from faults import collected, demonstrated
 
 from cowest_graph.adapters import AdapterRegistry
-from cowest_graph.traces import Trace
-from trainer import TrainingJob, demonstrations, train_dpo, train_sft, training_rows
+from trainer import TrainingJob, train_dpo, train_sft, training_rows
 
 
 def _hindrance() -> str | None:
@@ -38,27 +37,6 @@ pytestmark = [
 LORA = {"r": 16, "lora_alpha": 16}
 
 
-def rows() -> Any:
-    return demonstrations(
-        {"query": f"What does fault {i} mean?", "reference": f"clean part {i}"} for i in range(32)
-    )
-
-
-def traces() -> list[Trace]:
-    return [
-        Trace(
-            query=f"What does fault {i} mean?",
-            solo_score=3,
-            num_drafts=2,
-            attempts=[
-                {"index": 0, "draft": f"Answer: clean part {i}", "score": 9},
-                {"index": 1, "draft": "Answer: I cannot tell.", "score": 2},
-            ],
-        )
-        for i in range(32)
-    ]
-
-
 @pytest.fixture(scope="module")
 def job(smollm2: Path) -> TrainingJob:
     args = {"max_steps": 8, "learning_rate": 1e-4, "per_device_train_batch_size": 4}
@@ -73,13 +51,13 @@ def losses(adapters: AdapterRegistry, name: str) -> list[float]:
 def test_sft_and_dpo_agree_with_the_plain_backend(job: TrainingJob, tmp_path: Path) -> None:
     adapters = AdapterRegistry(tmp_path / "adapters")
     plain = replace(job, backend="plain")
-    by_unsloth = train_sft(rows(), job, adapters)
-    by_plain = train_sft(rows(), plain, adapters)
+    by_unsloth = train_sft(demonstrated(32), job, adapters)
+    by_plain = train_sft(demonstrated(32), plain, adapters)
     assert adapters.card(by_unsloth)["backend"] == "unsloth"
     assert adapters.card(by_unsloth)["versions"]["unsloth"]
     assert losses(adapters, by_unsloth) == pytest.approx(losses(adapters, by_plain), rel=0.05)
 
-    pairs = training_rows("dpo", traces())
+    pairs = training_rows("dpo", collected(32))
     tuned = train_dpo(pairs, job, adapters, start=by_plain)
     same = train_dpo(pairs, plain, adapters, start=by_plain)
     found = adapters.card(tuned)["metrics"]
@@ -96,7 +74,7 @@ def test_what_unsloth_saves_is_a_plain_peft_adapter(
     from transformers import AutoModelForCausalLM
 
     adapters = AdapterRegistry(tmp_path / "adapters")
-    folder = adapters.path(train_sft(rows(), job, adapters))
+    folder = adapters.path(train_sft(demonstrated(32), job, adapters))
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16)
     loaded = PeftModel.from_pretrained(model, folder)
     named = [name for name, _ in loaded.named_parameters() if "lora_" in name]
@@ -106,6 +84,6 @@ def test_what_unsloth_saves_is_a_plain_peft_adapter(
 
 def test_four_bits_train(job: TrainingJob, tmp_path: Path) -> None:
     adapters = AdapterRegistry(tmp_path / "adapters")
-    name = train_sft(rows(), replace(job, load_in_4bit=True), adapters)
+    name = train_sft(demonstrated(32), replace(job, load_in_4bit=True), adapters)
     curve = losses(adapters, name)
     assert curve[-1] < curve[0]

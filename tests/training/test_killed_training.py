@@ -16,10 +16,10 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from faults import collected, demonstrated
 
 from cowest_graph.adapters import AdapterRegistry
-from cowest_graph.traces import Trace
-from trainer import TrainingError, TrainingJob, demonstrations, train_dpo, training_rows
+from trainer import TrainingError, TrainingJob, train_dpo, training_rows
 from trainer.resume import last_checkpoint
 from trainer.watch import RunLog
 
@@ -29,27 +29,6 @@ LORA: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_pro
 STEPS = 7
 WEIGHTS = "adapter_model.safetensors"
 LITTLE = "5"  # GiB of address space, of which torch itself takes most
-
-
-def demonstrated() -> list[dict[str, Any]]:
-    return demonstrations(
-        {"query": f"What does fault {i} mean?", "reference": f"clean part {i}"} for i in range(10)
-    )
-
-
-def traces() -> list[Trace]:
-    return [
-        Trace(
-            query=f"What does fault {i} mean?",
-            solo_score=3,
-            num_drafts=2,
-            attempts=[
-                {"index": 0, "draft": f"Answer: clean part {i}", "score": 9},
-                {"index": 1, "draft": "Answer: I cannot tell.", "score": 2},
-            ],
-        )
-        for i in range(10)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +52,7 @@ def trained(job: TrainingJob, kind: str, folder: Path, start: Path | None = None
     from trainer.worker import recipe
 
     folder.mkdir(exist_ok=True)
-    rows = demonstrated() if kind == "sft" else training_rows(kind, traces())
+    rows = demonstrated(10) if kind == "sft" else training_rows(kind, collected(10))
     log = RunLog(folder / "log.jsonl")
     recipe(kind)(job, rows, backends.machine(job), folder, log, start)
     return (folder / "output" / WEIGHTS).read_bytes()
@@ -116,7 +95,7 @@ def test_a_killed_worker_leaves_nothing_registered_and_is_gone_on_with(
 ) -> None:
     adapters = AdapterRegistry(tmp_path / "adapters")
     start = adapters.add(sft)
-    rows = training_rows("dpo", traces())
+    rows = training_rows("dpo", collected(10))
     undisturbed = trained(job, "dpo", tmp_path / "whole", sft)
 
     def kill(line: dict[str, Any]) -> None:
@@ -155,7 +134,7 @@ def test_want_of_memory_is_answered_with_smaller_micro_batches(
         "print(adapters.card(name)['hyperparameters']['args'])\n"
     )
     long = [{"role": "assistant", "content": "Answer: clean part 1. " * 50}]
-    rows = [{**row, "completion": long} for row in demonstrated()] * 26
+    rows = [{**row, "completion": long} for row in demonstrated(10)] * 26
     (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     args = {**job.args, "max_steps": 1, "per_device_train_batch_size": 256}
     greedy = replace(job, args=args, fast_paths=False).to_json()

@@ -462,3 +462,22 @@ def test_tokens_are_counted_by_the_server(town: Callable[..., Town]) -> None:
 def test_a_servers_own_key_is_sent_and_by_default_none(town: Callable[..., Town]) -> None:
     assert town().weak.root_client.api_key == "none"  # OpenAI's from the environment stays here
     assert town(api_key="secret").weak.load().fleet.servers[0].client.api_key == "secret"
+
+
+def _tool(name: str) -> dict[str, Any]:
+    return {"name": name, "description": name, "parameters": {"type": "object", "properties": {}}}
+
+
+def test_a_forced_call_is_one_call_by_its_schema(town: Callable[..., Town]) -> None:
+    weak = town().weak
+    only: Any = weak.bind_tools([_tool("look")], tool_choice="any", strict=None)
+    assert only.kwargs["tool_choice"] == {"type": "function", "function": {"name": "look"}}
+    assert only.kwargs["tools"][0]["function"]["strict"] is True
+    assert only.kwargs["parallel_tool_calls"] is False
+    several: Any = weak.bind_tools([_tool("look"), _tool("say")], tool_choice="any")
+    assert several.kwargs["tool_choice"] == "required"
+    own: Any = weak.bind_tools([_tool("look")], tool_choice="look", parallel_tool_calls=True)
+    assert own.kwargs["parallel_tool_calls"] is True
+    free: Any = weak.bind_tools([_tool("look")])
+    assert "strict" not in free.kwargs["tools"][0]["function"]
+    assert "parallel_tool_calls" not in free.kwargs
