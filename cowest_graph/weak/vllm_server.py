@@ -6,6 +6,7 @@ Knows vLLM's options, the hardware, the model's and the adapters' configuration.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from cowest_graph.weak.vllm_fit import accepted_rank, check_fit
 _LONGEST = 8192  # tokens of context unless asked for: a long one reserves memory
 _LORAS = 4  # versions in one batch; twice as many stay in memory
 _COMPACT = {"backend": "xgrammar", "disable_any_whitespace": True}
+_CPU_STEP, _CPU_TEXTS = 64, 32  # tokens and texts of a step, on a CPU
 _CPU_CACHE_GB = 2  # for keys and values, on a CPU
 
 
@@ -92,27 +94,49 @@ def vllm_server(
         arguments += ["--max-model-len", str(length)]
     arguments += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(_LORAS)]
     arguments += ["--max-cpu-loras", str(2 * _LORAS)]
-    if tools is not None:
-        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", tools]
-        arguments += ["--structured-outputs-config", json.dumps(_COMPACT)]
-        notes.append(
-            "structured outputs without white space, and forced tool calls by JSON schema: a small "
-            "model fills up with blanks where it may, until it is cut off"
-        )
     # The model's own sampling defaults would come on top of what a request asks for.
-    arguments += ["--generation-config", "vllm", *extra]
+    arguments += ["--generation-config", "vllm"]
     environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
-    if tools is not None:  # a parser's own grammar of a forced call allows blanks without end
-        environment["VLLM_ENFORCE_STRICT_TOOL_CALLING"] = "0"
-    if not there_is_gpu:
-        environment["VLLM_CPU_KVCACHE_SPACE"] = str(_CPU_CACHE_GB)
-        notes.append(f"VLLM_CPU_KVCACHE_SPACE={_CPU_CACHE_GB}: gigabytes for keys and values")
+    parts = [] if there_is_gpu else [_for_cpu()]
+    parts += [] if tools is None else [_for_tools(tools)]
+    for part in parts:
+        arguments += part.arguments
+        environment |= part.environment
+        notes += part.notes
     if host not in ("127.0.0.1", "localhost", "::1"):
         notes.append(
             f"{host} is open to others, who could load adapters: set VLLM_API_KEY, and api_key= "
             "of VLLMWeak"
         )
+    return ServerCommand([*arguments, *extra], environment, notes)
+
+
+def _for_cpu() -> ServerCommand:
+    """What else a server on a CPU is given."""
+    arguments = ["--max-num-batched-tokens", str(_CPU_STEP), "--max-num-seqs", str(_CPU_TEXTS)]
+    environment = {"VLLM_CPU_KVCACHE_SPACE": str(_CPU_CACHE_GB)}
+    notes = [
+        f"VLLM_CPU_KVCACHE_SPACE={_CPU_CACHE_GB}: gigabytes for keys and values",
+        f"--max-num-batched-tokens {_CPU_STEP}: they keep a CPU busy, and a longer step holds up "
+        "every text and every promotion",
+    ]
+    if (os.cpu_count() or 1) <= 2:
+        environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
+        notes.append("VLLM_CPU_NUM_OF_RESERVED_CPU=0: of two cores, vLLM would compute on one")
     return ServerCommand(arguments, environment, notes)
+
+
+def _for_tools(parser: str) -> ServerCommand:
+    """What else a server of a model that calls tools is given."""
+    arguments = ["--enable-auto-tool-choice", "--tool-call-parser", parser]
+    arguments += ["--structured-outputs-config", json.dumps(_COMPACT)]
+    # A parser's own grammar of a forced call allows blanks without end.
+    environment = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
+    note = (
+        "structured outputs without white space, and forced tool calls by JSON schema: a small "
+        "model fills up with blanks where it may, until it is cut off"
+    )
+    return ServerCommand(arguments, environment, [note])
 
 
 def _ranks(adapters: AdapterRegistry | None) -> list[int]:

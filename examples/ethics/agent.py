@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 
 from cowest_graph import create_collaboration
 from cowest_graph.prompts import explanation_of, text_of
-from examples.ethics.domain import prosocial
+from examples.ethics.domain import prosocial, question
 
 Model = Runnable[Any, Any]
 
@@ -51,6 +51,7 @@ class Moderation(AgentMiddleware[Any, Any]):
 
     def grade(self, message: str) -> tuple[str, str | None]:
         """A message's grade, and why."""
-        answer = self._grader.invoke({"query": message})["answer"]
-        grade = self.domain.read(answer, message) or "needs_caution"
+        query = question(message)
+        answer = self._grader.invoke({"query": query})["answer"]
+        grade = self.domain.read(answer, query) or "needs_caution"
         return grade, explanation_of(answer)

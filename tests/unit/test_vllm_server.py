@@ -75,6 +75,7 @@ def test_a_servers_command_fits_the_model_the_adapters_and_the_hardware(
     assert said.endswith("--seed 7")
     assert any(kind in said for kind in ("--dtype float32", "--dtype bfloat16"))
     assert "VLLM_CPU_KVCACHE_SPACE" in said
+    assert "--max-num-batched-tokens 64" in said
     on_gpu = str(
         vllm_server(base_folder(tmp_path / "long", max_position_embeddings=99999), gpu=True)
     )
@@ -82,6 +83,7 @@ def test_a_servers_command_fits_the_model_the_adapters_and_the_hardware(
     assert "--dtype auto" in on_gpu
     assert "--max-model-len 8192" in on_gpu
     assert "VLLM_CPU" not in on_gpu
+    assert "--max-num-batched-tokens" not in on_gpu
     assert any("api_key" in note for note in vllm_server("org/model", host="0.0.0.0").notes)
 
 
