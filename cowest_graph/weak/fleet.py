@@ -127,6 +127,7 @@ class Server:
                 model=placed.served_as,
                 messages=[{"role": "user", "content": "?"}],
                 max_tokens=1,
+                extra_body={"priority": -1},  # before what waits, where the server heeds it
                 timeout=_ADMIN_SECONDS,
             )
         except openai.APIError as error:

@@ -21,7 +21,7 @@ from cowest_graph.weak.vllm_fit import accepted_rank, check_fit
 _LONGEST = 8192  # tokens of context unless asked for: a long one reserves memory
 _LORAS = 4  # versions in one batch; twice as many stay in memory
 _COMPACT = {"backend": "xgrammar", "disable_any_whitespace": True}
-_CPU_STEP, _CPU_TEXTS = 64, 32  # tokens and texts of a step, on a CPU
+_CPU_STEP, _CPU_TEXTS = 48, 32  # tokens and texts of a step, on a CPU
 _CPU_CACHE_GB = 2  # for keys and values, on a CPU
 
 
@@ -94,6 +94,8 @@ def vllm_server(
         arguments += ["--max-model-len", str(length)]
     arguments += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(_LORAS)]
     arguments += ["--max-cpu-loras", str(2 * _LORAS)]
+    # Alike otherwise: first come, first served. A promotion's check goes before what waits.
+    arguments += ["--scheduling-policy", "priority"]
     # The model's own sampling defaults would come on top of what a request asks for.
     arguments += ["--generation-config", "vllm"]
     environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
