@@ -105,8 +105,6 @@ class Server:
         assert placed.folder is not None
         with self._loading:  # requests that miss the same adapter load it once
             try:
-                if placed.served_as in self.models():
-                    return False
                 body = {"lora_name": placed.served_as, "lora_path": self.sees(placed.folder)}
                 self._post("/load_lora_adapter", body)
             except openai.APIError as error:

@@ -27,7 +27,7 @@ _RETRY = 5.0  # seconds until a version that could not be read is tried again
 class Versions(Generic[Adapter]):
     """The adapters that are loaded, and the one that new requests use.
 
-    A thread looks at the registry's choice a few times a second (one stat) and reads a new version
+    A thread looks at the registry's choice twenty times a second (one stat) and reads a new version
     beside the running batches; only then does `serving` move. Candidates that the registry routes
     traffic to, or shadows with, are read ahead in the same way. A version that cannot be read
     leaves `serving` where it is, is told in the log once, and is tried again.
@@ -49,7 +49,7 @@ class Versions(Generic[Adapter]):
         base: Adapter,
         *,
         limit: int = 4,
-        every: float = 0.2,
+        every: float = 0.05,
         release: Callable[[str, Adapter], None] | None = None,
     ) -> None:
         self.registry, self.limit = registry, max(1, limit)
