@@ -21,7 +21,7 @@ from cowest_graph.weak.vllm_fit import accepted_rank, check_fit
 _LONGEST = 8192  # tokens of context unless asked for: a long one reserves memory
 _LORAS = 4  # versions in one batch; twice as many stay in memory
 _COMPACT = {"backend": "xgrammar", "disable_any_whitespace": True}
-_CPU_STEP, _CPU_TEXTS = 48, 32  # tokens and texts of a step, on a CPU
+_CPU_STEP, _CPU_TEXTS = 128, 32  # tokens and texts of a step, on a CPU
 _CPU_CACHE_GB = 2  # for keys and values, on a CPU
 
 
@@ -122,8 +122,8 @@ def _for_cpu() -> ServerCommand:
         f"--max-num-batched-tokens {_CPU_STEP}: they keep a CPU busy, and a longer step holds up "
         "every text and every promotion",
     ]
-    if (os.cpu_count() or 1) <= 2:
-        environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
+    if os.cpu_count() == 2:
+        environment |= {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "OMP_NUM_THREADS": "2"}
         notes.append("VLLM_CPU_NUM_OF_RESERVED_CPU=0: of two cores, vLLM would compute on one")
     return ServerCommand(arguments, environment, notes)
 

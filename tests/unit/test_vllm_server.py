@@ -75,7 +75,7 @@ def test_a_servers_command_fits_the_model_the_adapters_and_the_hardware(
     assert said.endswith("--seed 7")
     assert any(kind in said for kind in ("--dtype float32", "--dtype bfloat16"))
     assert "VLLM_CPU_KVCACHE_SPACE" in said
-    assert "--max-num-batched-tokens 48" in said
+    assert "--max-num-batched-tokens 128" in said
     on_gpu = str(
         vllm_server(base_folder(tmp_path / "long", max_position_embeddings=99999), gpu=True)
     )
