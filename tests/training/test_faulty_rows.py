@@ -123,17 +123,23 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(
     assert not (tmp_path / "output").exists()
 
 
-def test_curves_go_where_report_to_says(job: TrainingJob, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "left"), [("tensorboard", "events.out.tfevents.*"), ("trackio", "*.db")]
+)
+def test_curves_go_where_report_to_says(
+    kind: str, left: str, job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from importlib.util import find_spec
 
     from trainer import backends, sft
 
-    if not find_spec("tensorboard"):
-        pytest.skip("tensorboard is not installed: pip install tensorboard")
-    curves = replace(job, args={**job.args, "report_to": "tensorboard"})
+    if not find_spec(kind):
+        pytest.skip(f"{kind} is not installed: pip install {kind}")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    curves = replace(job, args={**job.args, "report_to": kind})
     log = RunLog(tmp_path / "log.jsonl")
     sft.train(curves, ROWS[:1] * 4, backends.machine(job), tmp_path, log)
-    assert list(tmp_path.rglob("events.out.tfevents.*"))
+    assert list(tmp_path.rglob(left))
 
 
 def test_the_log_can_be_read_back(tmp_path: Path) -> None:
