@@ -134,7 +134,7 @@ class StrongServer:
     Args:
         parallel: requests served at once; each has `context` tokens.
         context: tokens of prompt and answer together.
-        threads: CPU threads; all cores by default.
+        threads: CPU threads; every core that it may use by default.
 
     >>> with StrongServer() as server:  # doctest: +SKIP
     ...     server.chat_model().invoke("Hello")

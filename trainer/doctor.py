@@ -7,7 +7,6 @@ endpoints are asked one short question each.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from langchain_core.messages import AIMessage
 
 from cowest_graph.evaluators import judge, keywords
 from cowest_graph.prompts import Prompts, draft_prompt, final_answer, readable, text_of
+from cowest_graph.weak.hardware import cores
 from trainer.advice import EXTRAS, advice, installed
 from trainer.config import EMBEDDED, Config
 from trainer.job import model_folder
@@ -77,12 +77,12 @@ def _versions(_: Config) -> Said:
 
 def _hardware(_: Config) -> Said:
     gpus, torch = _gpus(), _installed_version("torch")
-    cores = f"{os.cpu_count()} CPU cores"
+    usable = f"{cores()} CPU cores"
     if not gpus:
-        return None, f"no NVIDIA GPU; {cores}"
+        return None, f"no NVIDIA GPU; {usable}"
     if torch and torch.endswith("+cpu"):
-        return False, f"{', '.join(gpus)}; {cores}; but torch {torch} is a build without CUDA"
-    return None, f"{', '.join(gpus)}; {cores}"
+        return False, f"{', '.join(gpus)}; {usable}; but torch {torch} is a build without CUDA"
+    return None, f"{', '.join(gpus)}; {usable}"
 
 
 def _training(config: Config) -> Said:

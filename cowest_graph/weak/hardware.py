@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+
+
+def cores() -> int:
+    """CPU cores that this process may use, which `taskset` or a container may have cut down."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def cpu_computes_bfloat16() -> bool:

@@ -5,13 +5,14 @@ Knows xllamacpp's parameters. Knows no model by name and no adapter's conversion
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 from typing import Any
 
 from langchain_openai import ChatOpenAI
 from pydantic import PrivateAttr
+
+from cowest_graph.weak.hardware import cores
 
 
 class LlamaServer:
@@ -23,7 +24,7 @@ class LlamaServer:
         lora: a GGUF file of a LoRA on it.
         parallel: requests served at once; each has `context` tokens.
         context: tokens of prompt and answer together.
-        threads: CPU threads; all cores by default.
+        threads: CPU threads; every core that it may use by default.
 
     Raises:
         ImportError: when xllamacpp is not installed.
@@ -51,9 +52,7 @@ class LlamaServer:
         params.api_keys = [self.api_key]
         params.cors_origins, params.ui, params.endpoint_slots = "", False, False
         params.verbosity = 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
-            threads or os.cpu_count() or 1
-        )
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or cores()
         self._server: Any = xllamacpp.Server(params)
         self.base_url = f"{self._server.listening_address}/v1"
 

@@ -6,7 +6,6 @@ Knows vLLM's options, the hardware, the model's and the adapters' configuration.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import AdapterRegistry
-from cowest_graph.weak.hardware import cpu_computes_bfloat16, has_gpu
+from cowest_graph.weak.hardware import cores, cpu_computes_bfloat16, has_gpu
 from cowest_graph.weak.vllm_fit import accepted_rank, check_fit
 
 _LONGEST = 8192  # tokens of context unless asked for: a long one reserves memory
@@ -122,7 +121,7 @@ def _for_cpu() -> ServerCommand:
         f"--max-num-batched-tokens {_CPU_STEP}: they keep a CPU busy, and a longer step holds up "
         "every text and every promotion",
     ]
-    if os.cpu_count() == 2:
+    if cores() == 2:
         environment |= {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "OMP_NUM_THREADS": "2"}
         notes.append("VLLM_CPU_NUM_OF_RESERVED_CPU=0: of two cores, vLLM would compute on one")
     return ServerCommand(arguments, environment, notes)
