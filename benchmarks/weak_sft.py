@@ -1,0 +1,114 @@
+"""A weak model after SFT on a domain's whole training split, beside the floor it must beat.
+
+    python benchmarks/weak_sft.py --domain examples.ethics.banking:banking77 --epochs 3
+
+Trains SmolLM2-135M (LoRA on all linear layers of its upper 20), prints accuracy and macro-F1 on the
+dev split with 95 % bootstrap intervals. Killed, the same command goes on. `--start ADAPTER` goes on
+with an adapter; `--score ADAPTER` trains nothing. `benchmarks/floors.py` prints the floors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cowest_graph import AdapterRegistry, LocalWeak, embedded
+from cowest_graph.benchmark import mean_interval, statistic_interval
+from cowest_graph.domains import Domain, distinct, without_duplicates
+from trainer import TrainingJob, demonstrations, train_sft
+from trainer.models import attribute
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--domain", default="examples.ethics.banking:banking77")
+    options.add_argument("--out", type=Path, default=Path("weak-sft"))
+    options.add_argument("--epochs", type=float, default=3)
+    options.add_argument("--batch", type=int, default=16)
+    options.add_argument("--rate", type=float, default=1e-3)
+    options.add_argument("--lowest", type=int, default=10, help="layer that has an adapter")
+    options.add_argument("--rows", type=int, help="of the training split; all without it")
+    options.add_argument("--start", type=Path, help="an adapter's folder to go on with")
+    options.add_argument("--score", type=Path, help="an adapter's folder; nothing is trained")
+    given = options.parse_args()
+    domain = attribute(given.domain)
+    adapters = AdapterRegistry(given.out / "adapters", base=embedded.weak_model())
+    _score(domain, adapters, _known(adapters, given.score) or _train(domain, adapters, given))
+
+
+def _train(domain: Domain, adapters: AdapterRegistry, given: argparse.Namespace) -> str:
+    train, _ = without_duplicates(distinct(domain.load("train")), domain.load("dev"))
+    taught = [example.as_row() for example in train[: given.rows]]
+    rows = demonstrations(taught, style=domain.style, prompt=domain.prompts(domain.style).draft)
+    layers = list(range(given.lowest, 30))
+    start = _known(adapters, given.start)
+    job = TrainingJob(
+        str(embedded.weak_model()),
+        preset="tiny",
+        lora={} if start else {"target_modules": _LINEAR, "layers_to_transform": layers},
+        args={
+            "num_train_epochs": given.epochs,
+            "per_device_train_batch_size": given.batch,
+            "learning_rate": given.rate,
+            "warmup_steps": 20,
+            "save_steps": 100,
+        },
+    )
+    kind = f"{len(rows)}x{given.epochs:g}-b{given.batch}-{given.rate:g}"
+    name = f"{domain.name}-{kind}" + (f"-from-{start}" if start else "")
+    if name in adapters:
+        return name
+    print(f"SFT on {rows.report}", flush=True)
+    return train_sft(rows, job, adapters, start=start, name=name, progress=_told)
+
+
+_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def _known(adapters: AdapterRegistry, folder: Path | None) -> str | None:
+    if folder is None:
+        return None
+    return folder.name if folder.name in adapters else adapters.add(folder, name=folder.name)
+
+
+def _told(line: Mapping[str, Any]) -> None:
+    if "note" in line:
+        print(line["note"], flush=True)
+    elif line.get("step", 1) % 50 == 0:
+        said = f"step {line['step']}/{line['steps']}, loss {line['loss']:.4f}"
+        print(f"{said}, {line['seconds']:.0f} s", flush=True)
+
+
+def _score(domain: Domain, adapters: AdapterRegistry, name: str) -> None:
+    test = domain.load("dev")
+    prompt = domain.prompts(domain.style).draft
+    with LocalWeak(
+        embedded.weak_model(), adapters=adapters, temperature=0, max_tokens=40, max_batch_size=32
+    ) as weak:
+        asked = [prompt.format_messages(query=example.query) for example in test]
+        said = weak.bind(adapter=name).batch(asked, {"max_concurrency": 32})
+    right = [
+        float(domain.score(answer, each.query, each.reference)["accuracy"])
+        for answer, each in zip(said, test, strict=True)
+    ]
+    labels = [domain.read(answer, each.query) for answer, each in zip(said, test, strict=True)]
+    wanted = [each.reference for each in test]
+    accuracy = mean_interval(right)
+    f1 = statistic_interval(partial(_macro_f1, domain, labels, wanted), len(test))
+    print(
+        f"{name}: {len(test)} dev; accuracy {accuracy.mean:.3f} ({accuracy.low:.3f} to "
+        f"{accuracy.high:.3f}), macro-F1 {f1.mean:.3f} ({f1.low:.3f} to {f1.high:.3f}), "
+        f"{labels.count(None)} unreadable",
+        flush=True,
+    )
+
+
+def _macro_f1(domain: Domain, said: Any, wanted: Any, at: Any) -> float:
+    return domain.macro_f1([said[i] for i in at], [wanted[i] for i in at])
+
+
+if __name__ == "__main__":
+    main()
