@@ -24,7 +24,7 @@ DOMAINS = {
     "banking77": "examples.ethics.banking:banking77",
     "ifqa": "examples.counterfactual.domain:ifqa",
 }
-SMALL = ["--limit", "6", "--train-rows", "64", "--feedback", "3", "--drafts", "3", "--probes", "2"]
+SMALL = ["--limit", "8", "--train-rows", "64", "--feedback", "3", "--drafts", "3", "--probes", "2"]
 FULL = ["--limit", "0", "--train-rows", "0", "--feedback", "1000", "--concurrency", "64"]
 ENVIRONMENT = {
     "COWEST_TRAIN_PRESET": "tiny",
