@@ -5,7 +5,7 @@
 
 Runs `cowest bench` a domain, then `cowest report` into docs/results. Killed, the same command goes
 on where it was. The small size: SmolLM2-135M as weak model with LoRA on the MLPs of its upper 15
-layers, one epoch, at most a minute a training run; the stand-in as strong model.
+layers, one epoch, at most three minutes a training run; the stand-in as strong model.
 """
 
 from __future__ import annotations
@@ -24,11 +24,22 @@ DOMAINS = {
     "banking77": "examples.ethics.banking:banking77",
     "ifqa": "examples.counterfactual.domain:ifqa",
 }
-SMALL = ["--limit", "8", "--train-rows", "64", "--feedback", "3", "--drafts", "3", "--probes", "2"]
+SMALL = [
+    "--limit",
+    "20",
+    "--train-rows",
+    "256",
+    "--feedback",
+    "10",
+    "--drafts",
+    "4",
+    "--probes",
+    "4",
+]
 FULL = ["--limit", "0", "--train-rows", "0", "--feedback", "1000", "--concurrency", "64"]
 ENVIRONMENT = {
     "COWEST_TRAIN_PRESET": "tiny",
-    "COWEST_TRAIN_TIME_LIMIT": "60",
+    "COWEST_TRAIN_TIME_LIMIT": "180",
     "COWEST_TRAIN_SFT": json.dumps({"num_train_epochs": 1}),
     "COWEST_TRAIN_LORA": json.dumps(
         {
@@ -36,7 +47,7 @@ ENVIRONMENT = {
             "layers_to_transform": list(range(15, 30)),
         }
     ),
-    "COWEST_WEAK_MAX_TOKENS": "40",
+    "COWEST_WEAK_MAX_TOKENS": "96",
 }
 
 

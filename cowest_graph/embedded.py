@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ ANSWER_GRAMMAR = r"""
 root ::= "Explanation: " [^\n]{1,200} "\nAnswer: " [^\n]{1,80}
 """
 """GBNF: the explanation-then-answer format with bounded lengths, so that it always parses."""
+
+
+def answer_grammar(labels: Sequence[str]) -> str:
+    """GBNF: the same format, with one of the labels as the answer.
+
+    >>> print(answer_grammar(["Safe", "Unsafe"]))
+    root ::= "Explanation: " [^\\n]{1,200} "\\nAnswer: " ("Safe" | "Unsafe")
+    """
+    named = " | ".join(json.dumps(label, ensure_ascii=False) for label in labels)
+    return rf'root ::= "Explanation: " [^\n]{{1,200}} "\nAnswer: " ({named})'
+
 
 SCORE_GRAMMAR = 'root ::= "10" | [1-9]'
 """GBNF: an integer from 1 to 10."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -71,19 +72,6 @@ JUDGE = ChatPromptTemplate.from_messages(
 JUDGE_AGAIN = "That was not a score. Reply with one integer from 1 to 10 and nothing else."
 """The corrective turn after a garbled score."""
 
-ANSWER_SCHEMA: dict[str, Any] = {
-    "title": "refined_answer",
-    "description": "An explanation and the short final answer.",
-    "type": "object",
-    "properties": {
-        "explanation": {"type": "string", "description": "One paragraph of reasoning."},
-        "answer": {"type": "string", "description": "A few words."},
-    },
-    "required": ["explanation", "answer"],
-    "additionalProperties": False,
-}
-"""The answer's format for endpoints that can force a JSON schema."""
-
 _ANSWER = re.compile(r"^[\s*#>_-]*(?:final\s+)?answer[*_]*\s*:[*_]*\s*(.*)", re.I | re.M)
 _EXPLANATION = re.compile(r"^[\s*#>_-]*explanation[*_]*\s*:[*_]*\s*", re.I)
 _SHORT = 20  # words that an answer without its marker may have at most
@@ -103,6 +91,27 @@ def draft_prompt(style: str = "chain_of_thought") -> ChatPromptTemplate:
     return ChatPromptTemplate.from_messages(
         [("system", _DRAFT_STYLES[style]), ("human", "{query}")]
     )
+
+
+def answer_schema(labels: Sequence[str] = ()) -> dict[str, Any]:
+    """The answer's format as a JSON schema, for endpoints that can force one.
+
+    Args:
+        labels: of a classification; the answer is one of them.
+    """
+    answer: dict[str, Any] = {"type": "string"}
+    answer |= {"enum": list(labels)} if labels else {"description": "A few words."}
+    return {
+        "title": "refined_answer",
+        "description": "An explanation and the short final answer.",
+        "type": "object",
+        "properties": {
+            "explanation": {"type": "string", "description": "One paragraph of reasoning."},
+            "answer": answer,
+        },
+        "required": ["explanation", "answer"],
+        "additionalProperties": False,
+    }
 
 
 @dataclass(frozen=True)

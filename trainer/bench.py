@@ -277,6 +277,7 @@ def _identity(model: Any, extra: str) -> str:
     bound = getattr(model, "bound", model)
     parameters = dict(getattr(bound, "_identifying_params", {}))
     parameters.pop("weak_version", None)
+    parameters |= getattr(model, "kwargs", {})
     return f"{model_name(model)} {sorted(parameters.items(), key=str)} {extra}"
 
 

@@ -138,7 +138,9 @@ class Workshop:
         for number in range(1, rounds + 1):
             traces = self._traces(start.version or BASE)
             rows = preferences(self._relabelled(kind, traces))
-            pairs = list(rows)[: self.training.max_pairs]
+            # Equal texts of which one helped and one hurt, by chance, teach nothing.
+            differing = [row for row in rows if row["chosen"] != row["rejected"]]
+            pairs = differing[: self.training.max_pairs]
             self.say(f"{kind}, round {number}: {rows.report}")
             self.once[f"{kind}_pairs"] = len(pairs)
             if not pairs or start.version in (None, BASE):
@@ -147,7 +149,13 @@ class Workshop:
             name = self._name(kind, pairs, job, start.version)
             if name not in adapters:
                 self.dpo(
-                    pairs, job, adapters, start=start.version, name=name, progress=self._told(kind)
+                    pairs,
+                    job,
+                    adapters,
+                    start=start.version,
+                    name=name,
+                    drop_bad_rows=True,
+                    progress=self._told(kind),
                 )
             start = Made(name, f"{len(pairs)} pairs" + (f", round {number}" * (rounds > 1)))
         return start

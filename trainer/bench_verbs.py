@@ -212,10 +212,11 @@ def _benching(
     with _models(settings, out) as models, console.kept(_GOES_ON):
 
         def run(domain: Domain, plan: Plan, folder: Path) -> dict[str, Any]:
+            strong = settings.strong_model(domain.labels, temperature=0.0)
             return run_bench(
                 domain,
                 plan,
-                models,
+                replace(models, strong=strong),
                 folder,
                 data=data,
                 prices=known,

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -292,8 +292,13 @@ class Config(_Section):
             )
         return folder_or_name(self._weak.name)
 
-    def strong_model(self, **changes: Any) -> Any:
-        """The strong model, kept to the answer's schema where the endpoint can force it."""
+    def strong_model(self, labels: Sequence[str] = (), **changes: Any) -> Any:
+        """The strong model, kept to the answer's schema where the endpoint can force it.
+
+        Args:
+            labels: of a classification; a forced answer is one of them.
+            changes: settings of the model.
+        """
         strong = self.strong
         settings = {**self._patience(), "temperature": strong.temperature}
         if strong.max_tokens is not None:
@@ -301,6 +306,8 @@ class Config(_Section):
         if strong.model == EMBEDDED:
             from cowest_graph import embedded
 
+            if labels:
+                changes = {"grammar": embedded.answer_grammar(labels), **changes}
             return embedded.strong_model(**(settings | changes))
         named = self._strong
         if named.kind not in (None, "openai"):
@@ -308,9 +315,10 @@ class Config(_Section):
         model = endpoint_model(named.name, strong.base_url, strong.api_key, **(settings | changes))
         if strong.response_format == "text":
             return model
-        from cowest_graph.prompts import ANSWER_SCHEMA
+        from cowest_graph.prompts import answer_schema
 
-        schema = {"name": ANSWER_SCHEMA["title"], "schema": ANSWER_SCHEMA, "strict": True}
+        shape = answer_schema(labels)
+        schema = {"name": shape["title"], "schema": shape, "strict": True}
         return model.bind(response_format={"type": "json_schema", "json_schema": schema})
 
     def evaluator_named(self) -> Evaluator:

@@ -1,4 +1,4 @@
-"""Metrics and tests beside scikit-learn's and scipy's; their import takes seconds."""
+"""Metrics and tests beside those of scikit-learn, SQuAD and scipy, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowest_graph.benchmark import mcnemar
-from cowest_graph.metrics import accuracy, macro_f1
+from cowest_graph.metrics import accuracy, exact_match, macro_f1, token_f1
 
 LABELS = ["a", "b", "c", "d"]
 _PAIRS = st.lists(
     st.tuples(st.sampled_from([*LABELS, None]), st.sampled_from(LABELS)), min_size=1, max_size=30
 )
+_TEXT = st.text(st.sampled_from("ab the an A.,'-\t é1"), max_size=24)
+
+
+@settings(deadline=None)
+@given(_TEXT, st.lists(_TEXT, min_size=1, max_size=3))
+def test_exact_match_and_token_f1_are_squads(prediction: str, references: list[str]) -> None:
+    """SQuAD 2.0's script, which transformers ships; v1.1's says 0 where both sides are empty."""
+    squad = pytest.importorskip(
+        "transformers.data.metrics.squad_metrics", reason="transformers is not installed"
+    )
+    assert exact_match(prediction, references) == max(
+        squad.compute_exact(reference, prediction) for reference in references
+    )
+    assert token_f1(prediction, references) == pytest.approx(
+        max(squad.compute_f1(reference, prediction) for reference in references)
+    )
 
 
 @settings(deadline=None)
