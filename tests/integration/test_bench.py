@@ -117,6 +117,14 @@ def test_the_same_command_again_costs_nothing_and_ends_alike(tmp_path: Path) -> 
     assert again["rows"] == first["rows"]
 
 
+def test_a_strong_model_that_is_bound_otherwise_is_asked_again(tmp_path: Path) -> None:
+    bench(tmp_path)
+    inner = strong()
+    bound = inner.bind(response_format={"type": "json_schema"})
+    bench(tmp_path, models=Models(weak(), bound))
+    assert inner.calls
+
+
 def test_an_interrupted_bench_pays_for_no_finished_call_twice(tmp_path: Path) -> None:
     alone = bench(tmp_path / "alone")
     total = 0

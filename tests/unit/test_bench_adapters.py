@@ -135,6 +135,22 @@ def test_pairs_can_be_limited_and_rounds_repeated(tmp_path: Path) -> None:
     assert len(recipes.made[first]["rows"]) == 1
 
 
+def test_equal_texts_are_no_pair(tmp_path: Path) -> None:
+    turn = iter(range(10_000))
+
+    def reply(messages: list[BaseMessage]) -> str:
+        if "Expert:" not in messages[-1].text:
+            return "Answer: wrong"
+        return "Answer: right" if next(turn) % 2 == 0 else "Answer: wrong"  # of the same draft
+
+    recipes = Recipes()
+    weak = ScriptedModel(["Answer: right"])
+    materials = Materials(weak=weak, strong=ScriptedModel(reply), prompts=DOMAIN.prompts())
+    made = workshop(tmp_path, recipes, weak=weak, materials=materials).adapter("dpo")
+    assert made.version == next(name for name in recipes.made if "-sft-" in name)
+    assert made.note.startswith("no pairs")
+
+
 def test_without_pairs_the_adapter_before_is_used_and_said(tmp_path: Path) -> None:
     recipes = Recipes()
     shop = workshop(tmp_path, recipes, weak=ScriptedModel(["Answer: wrong"]))

@@ -198,6 +198,25 @@ def test_vllm_servers_in_one_line_follow_the_registry(tmp_path: Path) -> None:
     assert [each.base_url for each in config.endpoints()][:2] == weak.urls
 
 
+def test_a_forced_answer_is_one_of_the_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        [strong]
+        model = "openai:gpt-x"
+        api_key = "sk-none"
+        response_format = "json_schema"
+    """
+    forced = load(tmp_path, text).strong_model(["Safe", "Unsafe"]).kwargs["response_format"]
+    assert forced["json_schema"]["schema"]["properties"]["answer"]["enum"] == ["Safe", "Unsafe"]
+    free = load(tmp_path, text).strong_model().kwargs["response_format"]
+    assert "enum" not in free["json_schema"]["schema"]["properties"]["answer"]
+    given: dict[str, object] = {}
+    monkeypatch.setattr("cowest_graph.embedded.strong_model", lambda **said: given.update(said))
+    load(tmp_path).strong_model(["Safe", "Unsafe"])
+    assert str(given["grammar"]).endswith('("Safe" | "Unsafe")')
+
+
 def test_a_provider_without_its_package_says_what_to_install(tmp_path: Path) -> None:
     pytest.importorskip("langchain")
     config = load(tmp_path, '[strong]\nmodel = "deepseek:deepseek-chat"\n')
