@@ -267,6 +267,7 @@ def _prepared(
         style=style,
         say=say,
         max_concurrency=plan.max_concurrency,
+        held_out=[example.query for example in sample],
     )
     identities = (_identity(models.weak, ""), _identity(models.strong, ""))
     return _Seed(seed, sample[: plan.limit], materials, workshop, identities)

@@ -6,8 +6,10 @@ bench that is started again finds what it made. Knows no method and no score of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,7 @@ from cowest_graph.domains import Domain, Example
 from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
 from cowest_graph.graph import create_collector
 from cowest_graph.traces import Trace, TraceStore
+from trainer.checks import HeldOut
 from trainer.job import TrainingJob
 from trainer.launch import train_dpo, train_sft
 from trainer.rows import demonstrations, preferences
@@ -41,6 +44,7 @@ class Training:
         max_pairs: preference pairs that are trained on, at most; None for all.
         rounds: of feedback; each starts from the adapter of the one before.
         seed: of the training samples and of training.
+        given: adapters that are there already, by kind: their PEFT folders. They are not trained.
     """
 
     train_rows: int | None = 500
@@ -49,6 +53,7 @@ class Training:
     max_pairs: int | None = None
     rounds: int = 1
     seed: int = 0
+    given: Mapping[Adapter, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Workshop:
         style: the draft style.
         say: told of every step.
         max_concurrency: queries at a time.
+        held_out: queries that are tested on; an adapter that was trained on one is refused.
         sft, dpo: the recipes.
     """
 
@@ -91,6 +97,7 @@ class Workshop:
     style: str
     say: Say
     max_concurrency: int = 8
+    held_out: Sequence[str] = ()
     sft: Callable[..., str] = train_sft
     dpo: Callable[..., str] = train_dpo
     once: dict[str, Any] = field(default_factory=dict)
@@ -111,11 +118,27 @@ class Workshop:
     def _make(self, kind: Adapter) -> Made:
         if self.adapters is None or self.job is None:
             return _untrained(kind)
+        if kind in self.training.given:
+            return self._given(self.training.given[kind], self.adapters)
         if kind == "base":
             return Made(BASE)
         if kind == "sft":
             return self._sft(self.adapters, self.job("sft"))
         return self._aligned(kind, self.adapters, self.job("dpo"))
+
+    def _given(self, folder: Path, adapters: AdapterRegistry) -> Made:
+        folder = folder.resolve()
+        taught, held_out = folder / "rows.jsonl", HeldOut(self.held_out)
+        with taught.open(encoding="utf-8") if taught.exists() else nullcontext(()) as lines:
+            asked = [json.loads(line)["prompt"][-1]["content"] for line in lines]
+        if seen := sum(query in held_out for query in asked):
+            raise ValueError(f"{folder.name} was trained on {seen} rows whose query is tested on")
+        with (folder / "adapter_model.safetensors").open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+        name = f"{folder.name}-{digest[:8]}"  # one name may stand for other weights tomorrow
+        if name not in adapters:
+            adapters.add(folder, name=name)
+        return Made(name, f"{folder.name}, trained beforehand")
 
     def _sft(self, adapters: AdapterRegistry, job: TrainingJob) -> Made:
         job = replace(job, seed=self.training.seed)

@@ -9,12 +9,12 @@ import json
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.table import Table
@@ -25,6 +25,7 @@ from trainer.config import EMBEDDED, Config
 from trainer.models import attribute
 
 if TYPE_CHECKING:
+    from cowest_graph.baselines import Adapter
     from cowest_graph.domains import Domain
     from cowest_graph.scoreboard import Price
     from trainer.bench import Models, Plan
@@ -41,6 +42,10 @@ Style = Annotated[str | None, typer.Option(help="Draft style; the domain's own w
 TrainRows = Annotated[int, typer.Option(min=0, help="For SFT; 0 for all.")]
 Feedback = Annotated[int, typer.Option(min=1, help="Queries that feedback is collected on.")]
 Drafts = Annotated[int, typer.Option(min=1, help="K, drafts a feedback query.")]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", help="KIND=FOLDER of one that is there: sft, dpo, rlwf, rlaif."),
+]
 Probes = Annotated[int, typer.Option(min=1, help="Training queries SKR and SuperICL try first.")]
 Prices = Annotated[
     Path | None,
@@ -81,6 +86,7 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         feedback: Feedback = 40,
         drafts: Drafts = 5,
         probes: Probes = 8,
+        adapter: Given = None,
         prices: Prices = None,
         concurrency: Concurrency = 8,
         no_embeddings: NoEmbeddings = False,
@@ -89,7 +95,13 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
     ) -> None:
         """Compare methods on the same queries: scores with intervals, costs, what drafts did."""
         plan = _plan(methods, limit, seeds, split, style, train_rows, feedback, drafts, probes)
-        plan = replace(plan, max_concurrency=concurrency, embeddings=not no_embeddings)
+        training = replace(plan.training, given=_given(adapter or []))
+        plan = replace(
+            plan,
+            training=training,
+            max_concurrency=concurrency,
+            embeddings=not no_embeddings,
+        )
         with _benching(load(config), out, data, prices) as run:
             results = run(_domain(domain), plan, out)
         _show([results], out, as_json)
@@ -177,6 +189,22 @@ def _plan(
         training=Training(train_rows=train_rows or None, feedback_rows=feedback, num_drafts=drafts),
         probes=probes,
     )
+
+
+def _given(named: Sequence[str]) -> dict[Adapter, Path]:
+    """Adapters that are there already, from `KIND=FOLDER`."""
+    from cowest_graph.baselines import Adapter
+
+    found: dict[Adapter, Path] = {}
+    kinds = [kind for kind in get_args(Adapter) if kind != "base"]
+    for each in named:
+        kind, _, folder = each.partition("=")
+        if kind not in kinds:
+            raise ValueError(f"--adapter is KIND=FOLDER with KIND of {', '.join(kinds)}: {each!r}")
+        if not (Path(folder) / "adapter_config.json").exists():
+            raise FileNotFoundError(f"{folder} holds no adapter: there is no adapter_config.json")
+        found[cast("Adapter", kind)] = Path(folder)
+    return found
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +33,9 @@ class Recipes:
 
     def __contains__(self, name: str) -> bool:
         return name in self.made
+
+    def add(self, folder: Path, *, name: str) -> None:
+        self.made[name] = {"rows": []}
 
     def sft(self, rows: Sequence[Any], job: Any, adapters: Any, *, name: str, **rest: Any) -> str:
         assert name not in self.made
@@ -133,6 +138,35 @@ def test_pairs_can_be_limited_and_rounds_repeated(tmp_path: Path) -> None:
     first, second = [name for name in recipes.made if "-dpo-" in name]
     assert recipes.made[second]["start"] == first
     assert len(recipes.made[first]["rows"]) == 1
+
+
+def trained(folder: Path, queries: Sequence[str]) -> Path:
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    rows = [{"prompt": [{"role": "user", "content": query}]} for query in queries]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_an_adapter_that_is_there_is_not_trained(tmp_path: Path) -> None:
+    recipes = Recipes()
+    there = trained(tmp_path / "mine", ["q1"])
+    training = Training(feedback_rows=2, num_drafts=2, given={"sft": there})
+    shop = workshop(tmp_path, recipes, training=training, held_out=["q9"])
+    made = shop.adapter("sft").version
+    assert made == "mine-" + sha256(b"weights").hexdigest()[:8]
+    aligned = shop.adapter("dpo").version
+    assert recipes.made[str(aligned)]["start"] == made
+    assert not [name for name in recipes.made if "-sft-" in name]
+
+
+def test_an_adapter_that_was_trained_on_a_tested_query_is_refused(tmp_path: Path) -> None:
+    there = trained(tmp_path / "mine", ["q1", "Q9 ", "q9"])
+    shop = workshop(
+        tmp_path, Recipes(), training=Training(given={"sft": there}), held_out=["q9", "q8"]
+    )
+    with pytest.raises(ValueError, match="mine was trained on 2 rows whose query is tested on"):
+        shop.adapter("sft")
 
 
 def test_equal_texts_are_no_pair(tmp_path: Path) -> None:
