@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import Machine, configure, load, named, settings
+from trainer.backends import configure, load, named, settings
 from trainer.checks import examined
 from trainer.job import TrainingJob, model_folder
 from trainer.objectives import (
@@ -22,31 +22,20 @@ from trainer.objectives import (
 )
 from trainer.rows import Row
 from trainer.steps import ROW
-from trainer.tuning import Reference, tune
-from trainer.watch import RunLog
+from trainer.tuning import Reference, Run, tune
 from trainer.weighted import weighted
 
 
 def train(
-    job: TrainingJob,
-    rows: Sequence[Row],
-    machine: Machine,
-    folder: Path,
-    log: RunLog,
-    start: Path,
-    *,
-    drop_bad_rows: bool = False,
+    run: Run, rows: Sequence[Row], start: Path, *, drop_bad_rows: bool = False
 ) -> tuple[Any, dict[str, Any]]:
-    """Go on with the SFT adapter and save the result to `folder/output`.
+    """Go on with the SFT adapter and save the result to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint in `folder`.
+    A run that was cut off goes on from the last whole checkpoint there.
 
     Args:
-        job: model, preset, objective and overlays; the adapter's shape is that of `start`.
+        run: job, machine, folder and log; the adapter's shape is that of `start`.
         rows: preference rows with "prompt", "chosen", "rejected".
-        machine: from `backends.machine`.
-        folder: the run's folder.
-        log: the run's log.
         start: the SFT adapter's folder.
         drop_bad_rows: leave faulty rows out, instead of refusing all.
 
@@ -62,10 +51,11 @@ def train(
     from transformers import set_seed
     from trl import DPOConfig
 
+    job, log = run.job, run.log
     set_seed(job.seed)
-    _, args = settings(job, "dpo", machine, folder, log.note)
+    _, args = settings(job, "dpo", run.machine, run.folder, log.note)
     config = configure(DPOConfig, args)
-    model, tokenizer = load(job, machine, lora={}, args=config, start=start)
+    model, tokenizer = load(job, run.machine, lora={}, args=config, start=start)
     log.note(f"{job.objective} goes on with the adapter in {start} and keeps its shape")
 
     kept, measured = examined(
@@ -73,15 +63,12 @@ def train(
     )
     kept = with_gains(job, kept)
     metrics = tune(
+        run,
         trainer_class(job),
         model,
         tokenizer,
         kept,
         config,
-        job=job,
-        machine=machine,
-        folder=folder,
-        log=log,
         reference=Reference(start, losses_at_start(config, kept), base=model_folder(job.model)),
     )
     return model, {

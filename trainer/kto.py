@@ -11,36 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import Machine, configure, load, named, settings
+from trainer.backends import configure, load, named, settings
 from trainer.checks import examined
-from trainer.job import TrainingJob
 from trainer.objectives import kto_weights
 from trainer.rows import Row
 from trainer.steps import ROW
-from trainer.tuning import Reference, tune
-from trainer.watch import RunLog
+from trainer.tuning import Reference, Run, tune
 
 
 def train(
-    job: TrainingJob,
-    rows: Sequence[Row],
-    machine: Machine,
-    folder: Path,
-    log: RunLog,
-    start: Path,
-    *,
-    drop_bad_rows: bool = False,
+    run: Run, rows: Sequence[Row], start: Path, *, drop_bad_rows: bool = False
 ) -> tuple[Any, dict[str, Any]]:
-    """Go on with the SFT adapter and save the result to `folder/output`.
+    """Go on with the SFT adapter and save the result to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint in `folder`.
+    A run that was cut off goes on from the last whole checkpoint there.
 
     Args:
-        job: model, preset and overlays; the adapter's shape is that of `start`.
+        run: job, machine, folder and log; the adapter's shape is that of `start`.
         rows: with "prompt", "completion" and "label" (True: the draft helped).
-        machine: from `backends.machine`.
-        folder: the run's folder.
-        log: the run's log.
         start: the SFT adapter's folder.
         drop_bad_rows: leave faulty rows out, instead of refusing all.
 
@@ -56,10 +44,11 @@ def train(
     from transformers import set_seed
     from trl import KTOConfig, KTOTrainer
 
+    job, log = run.job, run.log
     set_seed(job.seed)
-    _, args = settings(job, "kto", machine, folder, log.note)
+    _, args = settings(job, "kto", run.machine, run.folder, log.note)
     config = configure(KTOConfig, args)
-    model, tokenizer = load(job, machine, lora={}, args=config, start=start)
+    model, tokenizer = load(job, run.machine, lora={}, args=config, start=start)
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
@@ -71,15 +60,12 @@ def train(
     # TRL takes rows in order, and the KL term from a row's neighbours: they should be strangers.
     random.Random(job.seed).shuffle(kept)
     metrics = tune(
+        run,
         KTOTrainer,
         model,
         tokenizer,
         kept,
         config,
-        job=job,
-        machine=machine,
-        folder=folder,
-        log=log,
         reference=Reference(start, losses_at_start(config, kept)),
     )
     return model, {

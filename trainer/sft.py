@@ -10,34 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import Machine, configure, load, named, settings
+from trainer.backends import configure, load, named, settings
 from trainer.checks import examined
-from trainer.job import TrainingJob
 from trainer.rows import Row
-from trainer.tuning import tune
-from trainer.watch import RunLog
+from trainer.tuning import Run, tune
 
 
 def train(
-    job: TrainingJob,
-    rows: Sequence[Row],
-    machine: Machine,
-    folder: Path,
-    log: RunLog,
-    start: Path | None = None,
-    *,
-    drop_bad_rows: bool = False,
+    run: Run, rows: Sequence[Row], start: Path | None = None, *, drop_bad_rows: bool = False
 ) -> tuple[Any, dict[str, Any]]:
-    """Train an adapter and save it to `folder/output`.
+    """Train an adapter and save it to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint in `folder`.
+    A run that was cut off goes on from the last whole checkpoint there.
 
     Args:
-        job: model, preset and overlays.
+        run: job, machine, folder and log.
         rows: prompt-completion rows; the loss is on the completions alone (TRL's default).
-        machine: from `backends.machine`.
-        folder: the run's folder.
-        log: the run's log.
         start: an adapter's folder to go on with; None for a new adapter.
         drop_bad_rows: leave faulty rows out, instead of refusing all.
 
@@ -52,10 +40,11 @@ def train(
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
+    job, log = run.job, run.log
     set_seed(job.seed)  # before the adapter's first weights are drawn
-    lora, args = settings(job, "sft", machine, folder, log.note)
+    lora, args = settings(job, "sft", run.machine, run.folder, log.note)
     config = configure(SFTConfig, args)
-    model, tokenizer = load(job, machine, lora=lora, args=config, start=start)
+    model, tokenizer = load(job, run.machine, lora=lora, args=config, start=start)
     if start:
         log.note(f"SFT goes on with the adapter in {start} and keeps its shape")
 
@@ -63,15 +52,12 @@ def train(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
     metrics = tune(
+        run,
         SFTTrainer,
         model,
         tokenizer,
         kept,
         config,
-        job=job,
-        machine=machine,
-        folder=folder,
-        log=log,
     )
     shape = {} if start else {"lora": lora}
     return model, {

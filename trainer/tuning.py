@@ -22,6 +22,23 @@ from trainer.watch import RunLog, step_watch, summary
 
 
 @dataclass(frozen=True)
+class Run:
+    """What stays the same from a run's beginning to its end.
+
+    Attributes:
+        job: model, preset, objective and overlays.
+        machine: from `backends.machine`.
+        folder: where log.jsonl, checkpoints/ and output/ are.
+        log: the run's log.
+    """
+
+    job: TrainingJob
+    machine: Machine
+    folder: Path
+    log: RunLog
+
+
+@dataclass(frozen=True)
 class Reference:
     """Where preference tuning starts, which is also what it is held against.
 
@@ -38,33 +55,26 @@ class Reference:
 
 
 def tune(
+    run: Run,
     trainer_class: Any,
     model: Any,
     tokenizer: Any,
     rows: Sequence[Row],
     config: Any,
-    *,
-    job: TrainingJob,
-    machine: Machine,
-    folder: Path,
-    log: RunLog,
     reference: Reference | None = None,
 ) -> dict[str, Any]:
-    """Train on the rows and save the adapter to `folder/output`.
+    """Train on the rows and save the adapter to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint in `folder`. With a reference, the
+    A run that was cut off goes on from the last whole checkpoint there. With a reference, the
     trainer is given neither `peft_config` nor `ref_model`: TRL then freezes a copy of the adapter.
 
     Args:
+        run: for its time limit, and whether its fast paths are wanted.
         trainer_class: TRL's, or a subclass.
         model: the base with the adapter that is trained.
         tokenizer: its tokenizer.
         rows: as `checks.examined` left them.
         config: the trainer's arguments.
-        job: for its time limit and whether its fast paths are wanted.
-        machine: from `backends.machine`.
-        folder: the run's folder.
-        log: the run's log.
         reference: for preference tuning; None for SFT.
 
     Returns:
@@ -83,7 +93,8 @@ def tune(
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=tokenizer,
     )
-    if job.fast_paths and machine.backend == "plain":
+    job, log = run.job, run.log
+    if job.fast_paths and run.machine.backend == "plain":
         quicken(
             trainer,
             base=reference.base if reference else None,
@@ -99,6 +110,6 @@ def tune(
     trainer.add_callback(
         step_watch(log, time_limit=job.time_limit, first=first, rows=trainer.data_collator.rows)
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder, log.note))
-    save_adapter(trainer, folder / "output")
+    trainer.train(resume_from_checkpoint=last_checkpoint(run.folder, log.note))
+    save_adapter(trainer, run.folder / "output")
     return {**summary(trainer), **step0}

@@ -71,6 +71,7 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
 def _run(job_file: Path, folder: Path) -> dict[str, Any]:
     from trainer import backends
     from trainer.job import TrainingJob
+    from trainer.tuning import Run
     from trainer.watch import RunLog
 
     began = time.monotonic()
@@ -85,11 +86,8 @@ def _run(job_file: Path, folder: Path) -> dict[str, Any]:
     lines = (job_file.parent / spec["rows"]).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     _, result = recipe(spec["kind"])(
-        job,
+        Run(job, machine, folder, log),
         rows,
-        machine,
-        folder,
-        log,
         Path(spec["start"]) if spec.get("start") else None,
         drop_bad_rows=bool(spec.get("drop_bad_rows")),
     )

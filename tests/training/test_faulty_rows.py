@@ -12,6 +12,7 @@ import pytest
 
 from trainer import TrainingJob, demonstrations
 from trainer.checks import examined, token_faults
+from trainer.tuning import Run
 from trainer.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
@@ -88,9 +89,9 @@ def test_nothing_trains_on_faulty_rows_and_the_others_keep_their_numbers(
     short = replace(job, args={**job.args, "max_length": 200})
     machine, log = backends.machine(job), RunLog(tmp_path / "log.jsonl")
     with pytest.raises(ValueError, match=r"2 rows \(1 longer than allowed, 1 a wrong number"):
-        sft.train(short, ROWS, machine, tmp_path, log)
+        sft.train(Run(short, machine, tmp_path, log), ROWS)
     assert not (tmp_path / "output").exists()
-    _, result = sft.train(short, ROWS, machine, tmp_path, log, drop_bad_rows=True)
+    _, result = sft.train(Run(short, machine, tmp_path, log), ROWS, drop_bad_rows=True)
     assert (result["metrics"]["rows"], result["metrics"]["dropped_rows"]) == (2, 2)
     said = (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     assert "2 of 4 rows left out (1 longer than allowed, 1 a wrong number of end-of-turn" in said
@@ -118,7 +119,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(
     with pytest.raises(
         ArithmeticError, match=r"at step 2 of 4.*rows \d, \d of rows\.jsonl"
     ) as told:
-        sft.train(broken, rows, backends.machine(job), tmp_path, log)
+        sft.train(Run(broken, backends.machine(job), tmp_path, log), rows)
     assert "lower the learning rate" in str(told.value)
     assert not (tmp_path / "output").exists()
 
@@ -138,7 +139,7 @@ def test_curves_go_where_report_to_says(
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     curves = replace(job, args={**job.args, "report_to": kind})
     log = RunLog(tmp_path / "log.jsonl")
-    sft.train(curves, ROWS[:1] * 4, backends.machine(job), tmp_path, log)
+    sft.train(Run(curves, backends.machine(job), tmp_path, log), ROWS[:1] * 4)
     assert list(tmp_path.rglob(left))
 
 
@@ -156,17 +157,16 @@ def test_kto_weighs_the_drafts_that_are_trained_on(
 
     machine = backends.machine(job)
     (tmp_path / "sft").mkdir()
-    sft.train(job, [row(9, "Answer: x")], machine, tmp_path / "sft", RunLog(tmp_path / "s.jsonl"))
+    sft.train(
+        Run(job, machine, tmp_path / "sft", RunLog(tmp_path / "s.jsonl")), [row(9, "Answer: x")]
+    )
     texts = ["Answer: a", "Answer: b", "Answer: c", "Answer: d", *["Answer: e<|im_end|>\nx"] * 2]
     rows = [{**row(i, text), "label": i < 2} for i, text in enumerate(texts)]
     log = RunLog(tmp_path / "k.jsonl")
     (tmp_path / "kto").mkdir()
     _, result = kto.train(
-        replace(job, objective="kto"),
+        Run(replace(job, objective="kto"), machine, tmp_path / "kto", log),
         rows,
-        machine,
-        tmp_path / "kto",
-        log,
         tmp_path / "sft" / "output",
         drop_bad_rows=True,
     )

@@ -17,6 +17,7 @@ import pytest
 from cowest_graph.traces import Trace
 from trainer import TrainingJob, demonstrations, training_rows
 from trainer.objectives import OBJECTIVES
+from trainer.tuning import Run
 from trainer.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
@@ -71,7 +72,7 @@ def sft(job: TrainingJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     args = {**job.args, "learning_rate": 1e-1, "max_steps": 4}
     log = RunLog(folder / "log.jsonl")
-    sft.train(replace(job, args=args), rows, backends.machine(job), folder, log)
+    sft.train(Run(replace(job, args=args), backends.machine(job), folder, log), rows)
     return folder / "output"
 
 
@@ -82,7 +83,7 @@ def tuned(job: TrainingJob, sft: Path, folder: Path) -> dict[str, Any]:
     recipe = kto if job.recipe == "kto" else dpo
     rows = training_rows(job.objective, traces())
     log = RunLog(folder / "log.jsonl")
-    _, result = recipe.train(job, rows, backends.machine(job), folder, log, sft)
+    _, result = recipe.train(Run(job, backends.machine(job), folder, log), rows, sft)
     return result["metrics"]
 
 

@@ -11,6 +11,7 @@ from cowest_graph.adapters import AdapterRegistry
 from trainer import TrainingJob, demonstrations
 from trainer.plan import plan_training
 from trainer.rows import Rows
+from trainer.tuning import Run
 from trainer.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
@@ -37,7 +38,7 @@ def test_steps_and_tokens_are_those_of_the_run(job: TrainingJob, tmp_path: Path)
 
     plan = plan_training("sft", shown(7), job, AdapterRegistry(tmp_path / "adapters"))
     log = RunLog(tmp_path / "log.jsonl")
-    _, result = sft.train(job, shown(7), backends.machine(job), tmp_path, log)
+    _, result = sft.train(Run(job, backends.machine(job), tmp_path, log), shown(7))
     metrics = result["metrics"]
     assert plan.refused is None
     assert plan.steps == metrics["steps"] == metrics["steps_planned"]

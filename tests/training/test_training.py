@@ -23,6 +23,7 @@ from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.prompts import draft_prompt
 from cowest_graph.traces import Trace
 from trainer import TrainingError, TrainingJob, demonstrations, preferences, train_sft
+from trainer.tuning import Run
 from trainer.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
@@ -101,7 +102,7 @@ def tuned(trained: Trained, job: TrainingJob, tmp_path_factory: pytest.TempPathF
     faster = replace(job, args={"max_steps": 3, "learning_rate": 1e-3})
     log = RunLog(folder / "log.jsonl")
     start = trained.adapters.path(trained.sft)
-    model, result = dpo.train(faster, preferred(), backends.machine(job), folder, log, start)
+    model, result = dpo.train(Run(faster, backends.machine(job), folder, log), preferred(), start)
     return Tuned(model, folder, **result)
 
 
@@ -285,7 +286,7 @@ def test_a_loss_that_is_no_number_ends_with_the_step(job: TrainingJob, tmp_path:
     broken = replace(job, args={"max_steps": 5, "learning_rate": math.inf})
     log = RunLog(tmp_path / "log.jsonl")
     with pytest.raises(ArithmeticError, match=r"is (nan|inf) at step [234] of 5"):
-        sft.train(broken, demonstrated(), backends.machine(job), tmp_path, log)
+        sft.train(Run(broken, backends.machine(job), tmp_path, log), demonstrated())
     assert not (tmp_path / "output").exists()
 
 
@@ -296,7 +297,7 @@ def test_the_time_limit_ends_with_the_step_and_keeps_the_adapter(
 
     hurried = replace(job, time_limit=1e-6)
     log = RunLog(tmp_path / "log.jsonl")
-    _, result = sft.train(hurried, demonstrated(), backends.machine(job), tmp_path, log)
+    _, result = sft.train(Run(hurried, backends.machine(job), tmp_path, log), demonstrated())
     assert (result["metrics"]["steps"], result["metrics"]["steps_planned"]) == (1, 3)
     assert (tmp_path / "output" / "adapter_model.safetensors").is_file()
     assert "stopped by the time limit" in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
@@ -322,7 +323,7 @@ def test_a_wrong_setting_is_told_with_the_nearest_one(job: TrainingJob, tmp_path
     wrong = replace(job, args={"learnin_rate": 1.0})
     log = RunLog(tmp_path / "log.jsonl")
     with pytest.raises(ValueError, match=r"no argument 'learnin_rate'.*'learning_rate'"):
-        sft.train(wrong, demonstrated(), backends.machine(job), tmp_path, log)
+        sft.train(Run(wrong, backends.machine(job), tmp_path, log), demonstrated())
 
 
 def test_the_worker_ends_with_the_process_that_started_it(job: TrainingJob, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import trainer
 ROOT = Path(__file__).parents[2]
 
 # Each room may import the rooms beside it, of its own package; third parties are free.
-_RECIPE = {"backends", "checks", "job", "rows", "tuning", "watch"}
+_RECIPE = {"backends", "checks", "job", "rows", "tuning"}
 ALLOWED: dict[str, set[str]] = {
     "cowest_graph.state": set(),
     "cowest_graph.failures": set(),
@@ -74,7 +74,9 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.sft": _RECIPE,
     "trainer.dpo": _RECIPE | {"objectives", "steps", "weighted"},
     "trainer.kto": _RECIPE | {"objectives", "steps"},
-    "trainer.worker": {"sft", "dpo", "kto", "backends", "job", "processes", "resume", "watch"},
+    "trainer.worker": {
+        *("sft", "dpo", "kto", "backends", "job", "processes", "resume", "tuning", "watch"),
+    },
     "trainer.launch": {
         *("cards", "checks", "child", "job", "objectives", "presets", "processes", "resume"),
         *("rows", "space"),
@@ -87,7 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.models": {"job"},
     "trainer.config": {"advice", "job", "models"},
     "trainer.doctor": {"advice", "config", "job", "resume"},
-    "trainer.bench_adapters": {"job", "launch", "rows"},
+    "trainer.bench_adapters": {"checks", "job", "launch", "rows"},
     "trainer.bench": {"bench_adapters", "launch"},
     "trainer.analyses": {"bench"},
     "trainer.pages": set(),
