@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.documents import Document
 
@@ -42,10 +42,14 @@ from cowest_graph.scoreboard import (
     outcomes,
     standing,
 )
+from cowest_graph.weak.hardware import cores
 from trainer.bench_adapters import MakeJob, Training, Workshop, plain
+from trainer.job import TrainingJob
 from trainer.launch import TrainingError
 
 Say = Callable[[str], None]
+_KINDS: tuple[Literal["sft", "dpo"], ...] = ("sft", "dpo")
+_WRITING = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")
 _SOLO = ("strong_cot", "strong")  # whose answers the drafts are held against
 
 
@@ -174,10 +178,16 @@ def run_bench(
         "queries": len({key for place in found.values() for _, key in place}),
         "weak": _called(models.weak),
         "strong": _called(models.strong),
+        "sampling": {
+            "weak": _sampling(models.weak),
+            "drafts": _sampling(models.drafting or models.weak),
+            "strong": _sampling(models.strong),
+        },
+        "recipes": {kind: _recipe(kind, models.job(kind)) for kind in _KINDS} if models.job else {},
         "findings": findings,
         "once": once,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {cores()} CPU cores, Python {platform.python_version()}",
         "rows": rows,
     }
     write(folder / "bench.json", results)
@@ -346,6 +356,19 @@ def _called(model: Any) -> str | None:
     """A model's name; of a folder its last part, which is the same on another machine."""
     name = model_name(model)
     return Path(name).name if name and Path(name).is_dir() else name
+
+
+def _sampling(model: Any) -> dict[str, Any]:
+    """How a model writes: what is set of temperature, top_p, tokens, seed."""
+    bound = getattr(model, "bound", model)
+    known = {**getattr(bound, "_identifying_params", {}), **getattr(model, "kwargs", {})}
+    return {name: known[name] for name in _WRITING if known.get(name) is not None}
+
+
+def _recipe(kind: str, job: TrainingJob) -> dict[str, Any]:
+    """What an adapter is trained with, beside rows and seed."""
+    shown = ("preset", *(["objective"] if kind == "dpo" else []), "lora", "args", "time_limit")
+    return {name: value for name in shown if (value := getattr(job, name))}
 
 
 def _so_far(domain: Domain, said: Sequence[Said], seed: _Seed) -> str:

@@ -80,15 +80,26 @@ def facts(results: Results) -> list[str]:
     seeds = ", ".join(str(seed) for seed in plan["seeds"])
     training = plan["training"]
     rows = training["train_rows"]
-    return [
+    said = [
         f"command: {results['command'] or 'run_bench'}",
         f"weak: {results['weak']}; strong: {results['strong']}",
         f"{results['queries']} queries of the split {plan['split']} (seeds {seeds}; data hash "
         f"{results['data_hash']}); SFT on {'all' if rows is None else rows} training rows, "
         f"feedback on {training['feedback_rows']} queries with {training['num_drafts']} drafts "
         f"each; style {plan['style'] or 'of the domain'}",
+        *(f"{kind.upper()}: {_said(recipe)}" for kind, recipe in results["recipes"].items()),
+        "; ".join(f"{role}: {_said(said)}" for role, said in results["sampling"].items() if said),
         f"made {results['made']} on {results['machine']}; 95 % bootstrap intervals over queries",
     ]
+    return [line for line in said if line]
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
 def header(results: Results) -> list[str]:

@@ -22,6 +22,7 @@ from trainer.analyses import pairs, rounds, study, styles
 from trainer.bench import Models, Plan, run_bench
 from trainer.bench_adapters import Training, relabelled
 from trainer.cli import run
+from trainer.job import TrainingJob
 from trainer.report import load, markdown, save
 
 FREE = ("weak", "strong", "strong_cot", "strong_self_refine", "cowest")
@@ -272,10 +273,16 @@ class _Page(HTMLParser):
 
 
 def test_the_report_stands_alone_and_names_its_source(tmp_path: Path) -> None:
-    made = bench(tmp_path / "one", prices={"strong": Price(2, 8)}, command="cowest bench …")
+    job = TrainingJob("m", preset="tiny", args={"learning_rate": 0.5})
+    models = Models(weak(), strong().bind(max_tokens=77), job=lambda kind: job)
+    made = bench(
+        tmp_path / "one", models=models, prices={"strong": Price(2, 8)}, command="cowest bench …"
+    )
     (results,) = load([tmp_path])
     text = markdown([results])
     for said in ("cowest bench …", made["data_hash"], "seeds 0", "small", "large", "McNemar p ="):
+        assert said in text
+    for said in ('SFT: preset tiny, args {"learning_rate": 0.5}', "max_tokens 77"):
         assert said in text
     assert "| cowest | 0.750" in text
     assert "rescued 2 of 4" in text

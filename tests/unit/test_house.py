@@ -90,7 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.config": {"advice", "job", "models"},
     "trainer.doctor": {"advice", "config", "job", "resume"},
     "trainer.bench_adapters": {"checks", "job", "launch", "rows"},
-    "trainer.bench": {"bench_adapters", "launch"},
+    "trainer.bench": {"bench_adapters", "job", "launch"},
     "trainer.analyses": {"bench"},
     "trainer.pages": set(),
     "trainer.report": {"pages"},
