@@ -94,6 +94,10 @@ def facts(results: Results) -> list[str]:
     return [line for line in said if line]
 
 
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def _said(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
 
@@ -155,7 +159,7 @@ def comparisons(results: Results) -> list[str]:
                 f"{row['method']} less {row['against']} ({results['primary'].replace('_', ' ')}): "
                 f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]; "
                 f"right where the other was wrong {test['only_ours']} to {test['only_theirs']}, "
-                f"McNemar p = {test['p']:.3f}"
+                f"McNemar p {_p_value(test['p'])}"
             )
     for row in results["rows"]:
         if s := row.get("synergy"):

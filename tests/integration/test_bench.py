@@ -348,3 +348,10 @@ def test_an_answer_of_the_ledger_is_the_message_that_was_given(tmp_path: Path) -
         assert isinstance(message, AIMessage)
         assert message.usage_metadata == inner.invoke("q").usage_metadata
         assert message.response_metadata["weak_version"] == "v7"
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.0004, "p < 0.001"), (0.0312, "p = 0.031")])
+def test_a_small_p_is_not_said_to_be_zero(tmp_path: Path, p: float, said: str) -> None:
+    results = bench(tmp_path)
+    row(results, "cowest")["test"]["p"] = p
+    assert said in markdown([results])
