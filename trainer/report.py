@@ -87,8 +87,13 @@ def facts(results: Results) -> list[str]:
         f"{results['data_hash']}); SFT on {'all' if rows is None else rows} training rows, "
         f"feedback on {training['feedback_rows']} queries with {training['num_drafts']} drafts "
         f"each; style {plan['style'] or 'of the domain'}",
-        *(f"{kind.upper()}: {_said(recipe)}" for kind, recipe in results["recipes"].items()),
-        "; ".join(f"{role}: {_said(said)}" for role, said in results["sampling"].items() if said),
+        *(
+            f"{kind.upper()}: {_said(recipe)}"
+            for kind, recipe in results.get("recipes", {}).items()
+        ),
+        "; ".join(
+            f"{role}: {_said(said)}" for role, said in results.get("sampling", {}).items() if said
+        ),
         f"made {results['made']} on {results['machine']}; 95 % bootstrap intervals over queries",
     ]
     return [line for line in said if line]
