@@ -35,13 +35,19 @@ root ::= "Explanation: " [^\n]{1,200} "\nAnswer: " [^\n]{1,80}
 """GBNF: the explanation-then-answer format with bounded lengths, so that it always parses."""
 
 
-def answer_grammar(labels: Sequence[str]) -> str:
+def answer_grammar(labels: Sequence[str], *, explained: bool = True) -> str:
     """GBNF: the same format, with one of the labels as the answer.
+
+    Args:
+        labels: of a classification.
+        explained: whether an explanation comes first.
 
     >>> print(answer_grammar(["Safe", "Unsafe"]))
     root ::= "Explanation: " [^\\n]{1,200} "\\nAnswer: " ("Safe" | "Unsafe")
     """
     named = " | ".join(json.dumps(label, ensure_ascii=False) for label in labels)
+    if not explained:
+        return f'root ::= "Answer: " ({named})'
     return rf'root ::= "Explanation: " [^\n]{{1,200}} "\nAnswer: " ({named})'
 
 

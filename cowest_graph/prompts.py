@@ -93,23 +93,23 @@ def draft_prompt(style: str = "chain_of_thought") -> ChatPromptTemplate:
     )
 
 
-def answer_schema(labels: Sequence[str] = ()) -> dict[str, Any]:
+def answer_schema(labels: Sequence[str] = (), *, explained: bool = True) -> dict[str, Any]:
     """The answer's format as a JSON schema, for endpoints that can force one.
 
     Args:
         labels: of a classification; the answer is one of them.
+        explained: whether an explanation comes first.
     """
+    explanation = {"type": "string", "description": "One paragraph of reasoning."}
     answer: dict[str, Any] = {"type": "string"}
     answer |= {"enum": list(labels)} if labels else {"description": "A few words."}
+    parts = {"explanation": explanation, "answer": answer} if explained else {"answer": answer}
     return {
         "title": "refined_answer",
         "description": "An explanation and the short final answer.",
         "type": "object",
-        "properties": {
-            "explanation": {"type": "string", "description": "One paragraph of reasoning."},
-            "answer": answer,
-        },
-        "required": ["explanation", "answer"],
+        "properties": parts,
+        "required": list(parts),
         "additionalProperties": False,
     }
 

@@ -61,6 +61,7 @@ class Models:
         weak: π_w, greedy; it follows `adapters` where there are any.
         strong: π_s, greedy.
         strong_free: the same without a forced format; None for `strong` itself.
+        strong_direct: the same, forced to answer without a reason; None for `strong_free`.
         drafting: the weak model as it samples drafts for feedback; None for `weak`.
         evaluator: scores the collection's answers; None for the domain's metric.
         adapters: the registry; None where the weak model has no adapters.
@@ -70,6 +71,7 @@ class Models:
     weak: Any
     strong: Any
     strong_free: Any = None
+    strong_direct: Any = None
     drafting: Any = None
     evaluator: Evaluator | None = None
     adapters: AdapterRegistry | None = None
@@ -250,10 +252,14 @@ def _prepared(
 
     strong = metered(models.strong, "strong", "format")
     free = None if models.strong_free is None else metered(models.strong_free, "strong", "free")
+    direct = (
+        None if models.strong_direct is None else metered(models.strong_direct, "strong", "direct")
+    )
     materials = Materials(
         weak=metered(models.weak, "weak"),
         strong=strong,
         strong_free=free,
+        strong_direct=direct,
         prompts=domain.prompts(style),
         task=" ".join(filter(None, (domain.task, domain.strong_task))),
         weak_task=domain.task,
@@ -279,7 +285,9 @@ def _prepared(
         max_concurrency=plan.max_concurrency,
         held_out=[example.query for example in sample],
     )
-    identities = (_identity(models.weak, ""), _identity(models.strong, ""))
+    strong_ones = (models.strong, models.strong_free, models.strong_direct)
+    named = " ".join(_identity(model, "") for model in strong_ones if model is not None)
+    identities = (_identity(models.weak, ""), named)
     return _Seed(seed, sample[: plan.limit], materials, workshop, identities)
 
 

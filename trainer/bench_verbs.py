@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cowest_graph.baselines import Adapter
     from cowest_graph.domains import Domain
     from cowest_graph.scoreboard import Price
-    from trainer.bench import Models, Plan
+    from trainer.bench import Plan
 
 Load = Callable[[Path | None], Config]
 
@@ -233,18 +233,18 @@ def _benching(
     settings: Config, out: Path, data: Path | None, prices: Path | None
 ) -> Iterator[Callable[[Domain, Plan, Path], dict[str, Any]]]:
     """A bench with the configured models, loaded once."""
-    from trainer.bench import run_bench
+    from trainer.bench import Models, run_bench
 
     command = shlex.join(["cowest", *sys.argv[1:]])
     known = None if prices is None else read_prices(prices)
-    with _models(settings, out) as models, console.kept(_GOES_ON):
+    with _weak(settings, out) as weak, console.kept(_GOES_ON):
 
         def run(domain: Domain, plan: Plan, folder: Path) -> dict[str, Any]:
-            strong = settings.strong_model(domain.labels, temperature=0.0)
+            models = Models(**weak, **_strong(settings, domain.labels))
             return run_bench(
                 domain,
                 plan,
-                replace(models, strong=strong),
+                models,
                 folder,
                 data=data,
                 prices=known,
@@ -256,21 +256,17 @@ def _benching(
 
 
 @contextmanager
-def _models(settings: Config, out: Path) -> Iterator[Models]:
-    """The configured models, greedy; adapters of the bench's own beside its results."""
+def _weak(settings: Config, out: Path) -> Iterator[dict[str, Any]]:
+    """The weak part of a bench's models, greedy; its own adapters beside its results."""
     from cowest_graph import AdapterRegistry
-    from trainer.bench import Models
 
-    strong = settings.strong_model(temperature=0.0)
-    evaluator = settings.evaluator_named() if settings.evaluator_kind == "judge" else None
-    free = _free(settings)
     if not settings.weak_is_local:
         with settings.live_weak(temperature=0.0) as weak:
             # A server that follows the registry is trained for; any other model stays as it is.
-            followed = getattr(weak, "adapters", None)
-            drafting = None if followed is None else weak.bind(**_sampling(settings))
-            job = None if followed is None else settings.job
-            yield Models(weak, strong, free, drafting, evaluator, followed, job)
+            if (followed := getattr(weak, "adapters", None)) is None:
+                yield {"weak": weak}
+            else:
+                yield _trained_beside(settings, weak, followed)
         return
     need("local", "train")
     from cowest_graph import LocalWeak
@@ -285,13 +281,24 @@ def _models(settings: Config, out: Path) -> Iterator[Models]:
         max_tokens=section.max_tokens,
     )
     with model as weak:
-        # One engine serves both: a bound temperature is an argument of the call.
-        drafting = weak.bind(**_sampling(settings))
-        yield Models(weak, strong, free, drafting, evaluator, registry, settings.job)
+        yield _trained_beside(settings, weak, registry)
 
 
-def _sampling(settings: Config) -> dict[str, Any]:
-    return {"temperature": settings.weak.temperature, "seed": settings.train.seed}
+def _trained_beside(settings: Config, weak: Any, registry: Any) -> dict[str, Any]:
+    # One engine serves both: a bound temperature is an argument of the call.
+    drafting = weak.bind(temperature=settings.weak.temperature, seed=settings.train.seed)
+    return {"weak": weak, "drafting": drafting, "adapters": registry, "job": settings.job}
+
+
+def _strong(settings: Config, labels: Sequence[str]) -> dict[str, Any]:
+    """The strong part of a bench's models, greedy; a forced answer is one of the labels."""
+    judged = settings.evaluator_kind == "judge"
+    return {
+        "strong": settings.strong_model(labels, temperature=0.0),
+        "strong_free": _free(settings),
+        "strong_direct": settings.strong_model(labels, explained=False, temperature=0.0),
+        "evaluator": settings.evaluator_named() if judged else None,
+    }
 
 
 def _free(settings: Config) -> Any:

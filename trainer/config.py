@@ -292,11 +292,14 @@ class Config(_Section):
             )
         return folder_or_name(self._weak.name)
 
-    def strong_model(self, labels: Sequence[str] = (), **changes: Any) -> Any:
+    def strong_model(
+        self, labels: Sequence[str] = (), *, explained: bool = True, **changes: Any
+    ) -> Any:
         """The strong model, kept to the answer's schema where the endpoint can force it.
 
         Args:
             labels: of a classification; a forced answer is one of them.
+            explained: whether a forced answer has an explanation before it.
             changes: settings of the model.
         """
         strong = self.strong
@@ -307,7 +310,10 @@ class Config(_Section):
             from cowest_graph import embedded
 
             if labels:
-                changes = {"grammar": embedded.answer_grammar(labels), **changes}
+                grammar = embedded.answer_grammar(labels, explained=explained)
+                changes = {"grammar": grammar, **changes}
+            elif not explained:
+                changes = {"grammar": None, **changes}
             return embedded.strong_model(**(settings | changes))
         named = self._strong
         if named.kind not in (None, "openai"):
@@ -317,7 +323,7 @@ class Config(_Section):
             return model
         from cowest_graph.prompts import answer_schema
 
-        shape = answer_schema(labels)
+        shape = answer_schema(labels, explained=explained)
         schema = {"name": shape["title"], "schema": shape, "strict": True}
         return model.bind(response_format={"type": "json_schema", "json_schema": schema})
 

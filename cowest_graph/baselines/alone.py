@@ -50,7 +50,9 @@ def weak_alone(materials: Materials) -> Graph:
 
 def strong_alone(materials: Materials) -> Graph:
     """The strong model, asked for the answer and nothing else."""
-    return create_alone(materials.free, asking(DIRECT, task=materials.task))
+    return create_alone(
+        materials.strong_direct or materials.free, asking(DIRECT, task=materials.task)
+    )
 
 
 def strong_with_reasons(materials: Materials) -> Graph:

@@ -61,6 +61,7 @@ class Materials:
     Args:
         weak: π_w with the adapter that the method wants.
         strong: π_s, kept to the answer's format where the endpoint can force one.
+        strong_direct: the same model where it answers without a reason; None for `strong_free`.
         strong_free: the same model without a forced format; `strong` itself where there is none.
         prompts: the task's wording for draft, solo and refine.
         task: what a method's own prompts say of the task.
@@ -78,6 +79,7 @@ class Materials:
     strong: ChatModel
     prompts: Prompts
     strong_free: ChatModel | None = None
+    strong_direct: ChatModel | None = None
     task: str = ""
     weak_task: str = ""
     retriever: Runnable[str, list[Document]] | None = None

@@ -208,3 +208,14 @@ def test_a_labeller_gives_the_probability_of_yes(said: str, score: float | None)
         assert found["score"] == (None if score is None else pytest.approx(score, abs=0.01))
         assert (found.get("failure") is None) is (score is not None)
         assert GOLD not in asked(model)[-1]
+
+
+def test_the_strong_model_alone_is_forced_to_the_answer_where_it_can_be() -> None:
+    strong, free, direct = (ScriptedModel([f"Answer: {name}"]) for name in ("a", "b", "c"))
+    for changes, said in (
+        ({}, "a"),
+        ({"strong_free": free}, "b"),
+        ({"strong_free": free, "strong_direct": direct}, "c"),
+    ):
+        graph = METHODS["strong"].build(materials(None, strong, **changes)).compile()
+        assert graph.invoke({"query": "q"})["answer"].text == f"Answer: {said}"

@@ -211,6 +211,8 @@ def test_a_forced_answer_is_one_of_the_labels(
     assert forced["json_schema"]["schema"]["properties"]["answer"]["enum"] == ["Safe", "Unsafe"]
     free = load(tmp_path, text).strong_model().kwargs["response_format"]
     assert "enum" not in free["json_schema"]["schema"]["properties"]["answer"]
+    bare = load(tmp_path, text).strong_model(explained=False).kwargs["response_format"]
+    assert bare["json_schema"]["schema"]["required"] == ["answer"]
     given: dict[str, object] = {}
     monkeypatch.setattr("cowest_graph.embedded.strong_model", lambda **said: given.update(said))
     load(tmp_path).strong_model(["Safe", "Unsafe"])
