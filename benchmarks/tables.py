@@ -36,6 +36,8 @@ SMALL = [
     "--probes",
     "4",
 ]
+# IfQA's passages make a prompt of a thousand tokens and more.
+LONG = {"ifqa": ["--limit", "6", "--feedback", "3", "--drafts", "3", "--probes", "2"]}
 FULL = ["--limit", "0", "--train-rows", "0", "--feedback", "1000", "--concurrency", "64"]
 ENVIRONMENT = {
     "COWEST_TRAIN_PRESET": "tiny",
@@ -66,7 +68,9 @@ def main() -> None:
     for name in given.domains:
         out = given.out / name
         if not (out / "bench.json").exists():
-            words = ["bench", "--domain", DOMAINS[name], "--out", str(out), *size, *config]
+            longer = [] if given.full else LONG.get(name, [])
+            words = ["bench", "--domain", DOMAINS[name], "--out", str(out)]
+            words += [*size, *longer, *config]
             subprocess.run(
                 [sys.executable, "-m", "trainer.cli", *words], env=environment, check=True
             )
