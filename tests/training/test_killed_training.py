@@ -21,6 +21,7 @@ from faults import collected, demonstrated
 from cowest_graph.adapters import AdapterRegistry
 from trainer import TrainingError, TrainingJob, train_dpo, training_rows
 from trainer.resume import last_checkpoint
+from trainer.tuning import Run
 from trainer.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
@@ -54,7 +55,7 @@ def trained(job: TrainingJob, kind: str, folder: Path, start: Path | None = None
     folder.mkdir(exist_ok=True)
     rows = demonstrated(10) if kind == "sft" else training_rows(kind, collected(10))
     log = RunLog(folder / "log.jsonl")
-    recipe(kind)(job, rows, backends.machine(job), folder, log, start)
+    recipe(kind)(Run(job, backends.machine(job), folder, log), rows, start)
     return (folder / "output" / WEIGHTS).read_bytes()
 
 
