@@ -36,7 +36,7 @@ SMALL = [
     "--probes",
     "4",
 ]
-# IfQA's passages make a prompt of a thousand tokens and more.
+# Fewer: the stand-in writes its longest answers here.
 LONG = {"ifqa": ["--limit", "6", "--feedback", "3", "--drafts", "3", "--probes", "2"]}
 FULL = ["--limit", "0", "--train-rows", "0", "--feedback", "1000", "--concurrency", "64"]
 ENVIRONMENT = {
