@@ -85,7 +85,7 @@ class Versions(Generic[Adapter]):
         """
         chosen = self.chosen
         self.get(chosen).result()
-        self.serving = chosen
+        self._serve(chosen)
 
     @property
     def chosen(self) -> str:
@@ -217,14 +217,22 @@ class Versions(Generic[Adapter]):
     def _follow(self) -> None:
         chosen = self.chosen
         if chosen != self.serving and self._try(chosen):
-            self.serving, self._told = chosen, None
+            self._serve(chosen)
+            self._told = None
             log.info("new drafts are written by %s", chosen)
         registry = self.registry
         assert registry is not None
         self._candidates = set(filter(None, [*registry.routes, registry.shadow]))
+        with self._lock:
+            self._unload()  # what was a candidate
         for name in self._candidates:
             if not self._ready(name):
                 self._try(name)
+
+    def _serve(self, name: str) -> None:
+        with self._lock:
+            self.serving = name
+            self._unload()  # the one before, if its last request ended meanwhile
 
     def _try(self, name: str) -> bool:
         """Read a version and wait for it; False when it cannot be read, or could not lately."""

@@ -139,6 +139,29 @@ def test_what_is_in_use_is_never_unloaded_and_what_is_not_is_released(
         versions.close()
 
 
+def test_what_was_given_back_while_its_successor_was_read_is_unloaded(
+    adapters: AdapterRegistry, read: Reader
+) -> None:
+    released: list[str] = []
+
+    def made(name: str, path: Path) -> str:
+        if name == "v0002":
+            versions.give_back("v0001")  # still the version in use, whose last request ends
+        return read(name, path)
+
+    versions = Versions(
+        adapters, made, "nothing", limit=1, every=9, release=lambda name, _: released.append(name)
+    )
+    adapters.promote("v0001")
+    versions.catch_up()
+    versions.lease("v0001")
+    adapters.promote("v0002")
+    versions.catch_up()
+    assert versions.loaded() == ["v0002"]
+    assert eventually(lambda: released == ["v0001"])
+    versions.close()
+
+
 def test_a_candidate_gets_its_share_once_it_is_read(
     adapters: AdapterRegistry, read: Reader, versions: Versions[str]
 ) -> None:
