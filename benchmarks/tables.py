@@ -24,21 +24,10 @@ DOMAINS = {
     "banking77": "examples.ethics.banking:banking77",
     "ifqa": "examples.counterfactual.domain:ifqa",
 }
-SMALL = [
-    "--limit",
-    "20",
-    "--train-rows",
-    "256",
-    "--feedback",
-    "10",
-    "--drafts",
-    "4",
-    "--probes",
-    "4",
-]
+SMALL = {"limit": 20, "train-rows": 256, "feedback": 10, "drafts": 4, "probes": 4}
 # Fewer: the stand-in writes its longest answers here.
-LONG = {"ifqa": ["--limit", "6", "--feedback", "3", "--drafts", "3", "--probes", "2"]}
-FULL = ["--limit", "0", "--train-rows", "0", "--feedback", "1000", "--concurrency", "64"]
+FEWER = {"ifqa": {"limit": 6, "feedback": 3, "drafts": 3, "probes": 2}}
+FULL = {"limit": 0, "train-rows": 0, "feedback": 1000, "concurrency": 64}
 ENVIRONMENT = {
     "COWEST_TRAIN_PRESET": "tiny",
     "COWEST_TRAIN_TIME_LIMIT": "180",
@@ -60,7 +49,6 @@ def main() -> None:
     options.add_argument("--full", action="store_true")
     options.add_argument("--config")
     given = options.parse_args()
-    size = FULL if given.full else SMALL
     config = ["--config", given.config] if given.config else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if not given.full:
@@ -68,9 +56,9 @@ def main() -> None:
     for name in given.domains:
         out = given.out / name
         if not (out / "bench.json").exists():
-            longer = [] if given.full else LONG.get(name, [])
-            words = ["bench", "--domain", DOMAINS[name], "--out", str(out)]
-            words += [*size, *longer, *config]
+            size = FULL if given.full else {**SMALL, **FEWER.get(name, {})}
+            sized = [word for key, value in size.items() for word in (f"--{key}", str(value))]
+            words = ["bench", "--domain", DOMAINS[name], "--out", str(out), *sized, *config]
             subprocess.run(
                 [sys.executable, "-m", "trainer.cli", *words], env=environment, check=True
             )

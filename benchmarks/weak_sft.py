@@ -4,22 +4,26 @@
 
 Trains SmolLM2-135M (LoRA on all linear layers of its upper 20), prints accuracy and macro-F1 on the
 dev split with 95 % bootstrap intervals. Killed, the same command goes on. `--start ADAPTER` goes on
-with an adapter; `--score ADAPTER` trains nothing. `benchmarks/floors.py` prints the floors.
+with an adapter; `--score ADAPTER` trains nothing, of several it scores the mean of their changes.
+`benchmarks/floors.py` prints the floors.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from floors import scores
+
 from cowest_graph import AdapterRegistry, LocalWeak, embedded
-from cowest_graph.benchmark import mean_interval, statistic_interval
 from cowest_graph.domains import Domain, distinct, without_duplicates
 from trainer import TrainingJob, demonstrations, train_sft
 from trainer.models import attribute
+
+_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def main() -> None:
@@ -32,11 +36,12 @@ def main() -> None:
     options.add_argument("--lowest", type=int, default=10, help="layer that has an adapter")
     options.add_argument("--rows", type=int, help="of the training split; all without it")
     options.add_argument("--start", type=Path, help="an adapter's folder to go on with")
-    options.add_argument("--score", type=Path, help="an adapter's folder; nothing is trained")
+    options.add_argument("--score", type=Path, nargs="+", help="adapters; nothing is trained")
     given = options.parse_args()
     domain = attribute(given.domain)
     adapters = AdapterRegistry(given.out / "adapters", base=embedded.weak_model())
-    _score(domain, adapters, _known(adapters, given.score) or _train(domain, adapters, given))
+    scored = _mean(given.score, given.out) if given.score else None
+    _score(domain, adapters, _known(adapters, scored) or _train(domain, adapters, given))
 
 
 def _train(domain: Domain, adapters: AdapterRegistry, given: argparse.Namespace) -> str:
@@ -65,13 +70,28 @@ def _train(domain: Domain, adapters: AdapterRegistry, given: argparse.Namespace)
     return train_sft(rows, job, adapters, start=start, name=name, progress=_told)
 
 
-_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
 def _known(adapters: AdapterRegistry, folder: Path | None) -> str | None:
     if folder is None:
         return None
     return folder.name if folder.name in adapters else adapters.add(folder, name=folder.name)
+
+
+def _mean(folders: list[Path], out: Path) -> Path:
+    """The adapter whose change of the weights is the mean of others' (Wortsman et al., 2022)."""
+    if len(folders) == 1:
+        return folders[0]
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    names = [f"part{number}" for number in range(len(folders))]
+    base = AutoModelForCausalLM.from_pretrained(embedded.weak_model())
+    model = PeftModel.from_pretrained(base, folders[0], adapter_name=names[0])
+    for name, folder in zip(names[1:], folders[1:], strict=True):
+        model.load_adapter(folder, name)
+    mean = "mean-of-" + hashlib.sha256("".join(f.name for f in folders).encode()).hexdigest()[:8]
+    model.add_weighted_adapter(names, [1 / len(names)] * len(names), mean, combination_type="cat")
+    model.save_pretrained(out, selected_adapters=[mean])
+    return out / mean
 
 
 def _told(line: Mapping[str, Any]) -> None:
@@ -90,24 +110,9 @@ def _score(domain: Domain, adapters: AdapterRegistry, name: str) -> None:
     ) as weak:
         asked = [prompt.format_messages(query=example.query) for example in test]
         said = weak.bind(adapter=name).batch(asked, {"max_concurrency": 32})
-    right = [
-        float(domain.score(answer, each.query, each.reference)["accuracy"])
-        for answer, each in zip(said, test, strict=True)
-    ]
     labels = [domain.read(answer, each.query) for answer, each in zip(said, test, strict=True)]
-    wanted = [each.reference for each in test]
-    accuracy = mean_interval(right)
-    f1 = statistic_interval(partial(_macro_f1, domain, labels, wanted), len(test))
-    print(
-        f"{name}: {len(test)} dev; accuracy {accuracy.mean:.3f} ({accuracy.low:.3f} to "
-        f"{accuracy.high:.3f}), macro-F1 {f1.mean:.3f} ({f1.low:.3f} to {f1.high:.3f}), "
-        f"{labels.count(None)} unreadable",
-        flush=True,
-    )
-
-
-def _macro_f1(domain: Domain, said: Any, wanted: Any, at: Any) -> float:
-    return domain.macro_f1([said[i] for i in at], [wanted[i] for i in at])
+    unreadable = labels.count(None)
+    print(f"{name}: {scores(domain, labels, test)}, {unreadable} unreadable", flush=True)
 
 
 if __name__ == "__main__":

@@ -291,12 +291,16 @@ def _prepared(
     return _Seed(seed, sample[: plan.limit], materials, workshop, identities)
 
 
+def _parameters(model: Any) -> dict[str, Any]:
+    """What a model is made with, and what is bound to it."""
+    bound = getattr(model, "bound", model)
+    return {**getattr(bound, "_identifying_params", {}), **getattr(model, "kwargs", {})}
+
+
 def _identity(model: Any, extra: str) -> str:
     """What replies depend on, without the version in use: a bound adapter is part of each call."""
-    bound = getattr(model, "bound", model)
-    parameters = dict(getattr(bound, "_identifying_params", {}))
+    parameters = _parameters(model)
     parameters.pop("weak_version", None)
-    parameters |= getattr(model, "kwargs", {})
     return f"{model_name(model)} {sorted(parameters.items(), key=str)} {extra}"
 
 
@@ -368,8 +372,7 @@ def _called(model: Any) -> str | None:
 
 def _sampling(model: Any) -> dict[str, Any]:
     """How a model writes: what is set of temperature, top_p, tokens, seed."""
-    bound = getattr(model, "bound", model)
-    known = {**getattr(bound, "_identifying_params", {}), **getattr(model, "kwargs", {})}
+    known = _parameters(model)
     return {name: known[name] for name in _WRITING if known.get(name) is not None}
 
 

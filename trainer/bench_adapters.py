@@ -116,9 +116,10 @@ class Workshop:
         return self._made[kind]
 
     def _make(self, kind: Adapter) -> Made:
+        given = kind in self.training.given
         if self.adapters is None or self.job is None:
-            return _untrained(kind)
-        if kind in self.training.given:
+            return _untrained(kind, given)
+        if given:
             return self._given(self.training.given[kind], self.adapters)
         if kind == "base":
             return Made(BASE)
@@ -172,13 +173,7 @@ class Workshop:
             name = self._name(kind, pairs, job, start.version)
             if name not in adapters:
                 self.dpo(
-                    pairs,
-                    job,
-                    adapters,
-                    start=start.version,
-                    name=name,
-                    drop_bad_rows=True,
-                    progress=self._told(kind),
+                    pairs, job, adapters, start=start.version, name=name, progress=self._told(kind)
                 )
             start = Made(name, f"{len(pairs)} pairs" + (f", round {number}" * (rounds > 1)))
         return start
@@ -266,7 +261,9 @@ def relabelled(
     return found
 
 
-def _untrained(kind: Adapter) -> Made:
+def _untrained(kind: Adapter, given: bool) -> Made:
+    if given:
+        raise ValueError(f"the weak model takes no adapters, and one is given for {kind!r}")
     if kind in ("base", "sft"):
         return Made(None, "" if kind == "base" else "the weak model as it is: it has no adapters")
     raise ValueError(

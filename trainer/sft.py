@@ -51,14 +51,7 @@ def train(
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
-    metrics = tune(
-        run,
-        SFTTrainer,
-        model,
-        tokenizer,
-        kept,
-        config,
-    )
+    metrics = tune(run, SFTTrainer, model, tokenizer, kept, config)
     shape = {} if start else {"lora": lora}
     return model, {
         "metrics": {**metrics, **measured},
