@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from floors import scores
 
 from cowest_graph import AdapterRegistry, LocalWeak, embedded
-from cowest_graph.domains import Domain, distinct, without_duplicates
+from cowest_graph.domains import Domain, Example, distinct, without_duplicates
 from trainer import TrainingJob, demonstrations, train_sft
 from trainer.models import attribute
 
@@ -35,6 +36,10 @@ def main() -> None:
     options.add_argument("--rate", type=float, default=1e-3)
     options.add_argument("--lowest", type=int, default=10, help="layer that has an adapter")
     options.add_argument("--rows", type=int, help="of the training split; all without it")
+    options.add_argument(
+        "--balanced", action="store_true", help="repeat rows until every label has as many"
+    )
+    options.add_argument("--seed", type=int, default=0)
     options.add_argument("--start", type=Path, help="an adapter's folder to go on with")
     options.add_argument("--score", type=Path, nargs="+", help="adapters; nothing is trained")
     given = options.parse_args()
@@ -46,13 +51,17 @@ def main() -> None:
 
 def _train(domain: Domain, adapters: AdapterRegistry, given: argparse.Namespace) -> str:
     train, _ = without_duplicates(distinct(domain.load("train")), domain.load("dev"))
-    taught = [example.as_row() for example in train[: given.rows]]
+    train = train[: given.rows]
+    if given.balanced:
+        train = _balanced(train, given.seed)
+    taught = [example.as_row() for example in train]
     rows = demonstrations(taught, style=domain.style, prompt=domain.prompts(domain.style).draft)
     layers = list(range(given.lowest, 30))
     start = _known(adapters, given.start)
     job = TrainingJob(
         str(embedded.weak_model()),
         preset="tiny",
+        seed=given.seed,
         lora={} if start else {"target_modules": _LINEAR, "layers_to_transform": layers},
         args={
             "num_train_epochs": given.epochs,
@@ -63,11 +72,26 @@ def _train(domain: Domain, adapters: AdapterRegistry, given: argparse.Namespace)
         },
     )
     kind = f"{len(rows)}x{given.epochs:g}-b{given.batch}-{given.rate:g}"
+    kind += "-balanced" * given.balanced + f"-s{given.seed}" * bool(given.seed)
     name = f"{domain.name}-{kind}" + (f"-from-{start}" if start else "")
     if name in adapters:
         return name
     print(f"SFT on {rows.report}", flush=True)
     return train_sft(rows, job, adapters, start=start, name=name, progress=_told)
+
+
+def _balanced(train: list[Example], seed: int) -> list[Example]:
+    """Every row, and of the rarer labels some again, until all labels are as frequent."""
+    of: dict[str, list[Example]] = {}
+    for example in train:
+        of.setdefault(str(example.reference), []).append(example)
+    most = max(map(len, of.values()))
+    draw = random.Random(seed)
+    return [
+        example
+        for rows in of.values()
+        for example in rows * (most // len(rows)) + draw.sample(rows, most % len(rows))
+    ]
 
 
 def _known(adapters: AdapterRegistry, folder: Path | None) -> str | None:
