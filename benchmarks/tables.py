@@ -5,7 +5,8 @@
 
 Runs `cowest bench` a domain, then `cowest report` into docs/results. Killed, the same command goes
 on where it was. The small size: SmolLM2-135M as weak model with LoRA on the MLPs of its upper 15
-layers, one epoch, at most three minutes a training run; the stand-in as strong model.
+layers, one epoch, at most three minutes a training run; the stand-in as strong model. `--adapter
+DOMAIN=FOLDER` gives a domain's weak model an adapter of `benchmarks/weak_sft.py` instead.
 """
 
 from __future__ import annotations
@@ -48,8 +49,10 @@ def main() -> None:
     options.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     options.add_argument("--full", action="store_true")
     options.add_argument("--config")
+    options.add_argument("--adapter", nargs="+", metavar="DOMAIN=FOLDER", default=[])
     given = options.parse_args()
     config = ["--config", given.config] if given.config else []
+    adapters = dict(pair.split("=", 1) for pair in given.adapter)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if not given.full:
         environment = {**ENVIRONMENT, **environment}
@@ -59,6 +62,8 @@ def main() -> None:
             size = FULL if given.full else {**SMALL, **FEWER.get(name, {})}
             sized = [word for key, value in size.items() for word in (f"--{key}", str(value))]
             words = ["bench", "--domain", DOMAINS[name], "--out", str(out), *sized, *config]
+            if name in adapters:
+                words += ["--adapter", f"sft={adapters[name]}"]
             subprocess.run(
                 [sys.executable, "-m", "trainer.cli", *words], env=environment, check=True
             )

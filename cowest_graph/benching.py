@@ -14,7 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,7 @@ from cowest_graph.state import CallRecord
 BILL = "cowest_bill"
 """The metadata key under which a query's calls are billed."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, reply TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS said (
-    run TEXT NOT NULL, key TEXT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (run, key)
-);
-"""
+_TABLE = "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,19 @@ class Said:
 
 
 class Ledger:
-    """Finished calls and finished queries in one SQLite file.
+    """Finished calls in one SQLite file, and the bills of the queries under way.
+
+    A query's answer is not kept beside its calls: made again from them it costs nothing, and it
+    cannot be older than the prompts, passages and models that it comes from.
 
     Args:
         path: the file; made with its folder. ":memory:" for none.
 
     >>> ledger = Ledger(":memory:")
-    >>> ledger.keep("run", Said("k", "Answer: 1"))
-    >>> ledger.said("run")["k"].text
-    'Answer: 1'
+    >>> ledger.keep("key", {"message": {"content": "Answer: 1"}, "seconds": 0.5})["seconds"]
+    0.5
+    >>> ledger.keep("key", {"message": {"content": "Answer: 2"}, "seconds": 0.1})["seconds"]
+    0.5
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,7 +71,7 @@ class Ledger:
         self._bills: dict[str, list[CallRecord]] = defaultdict(list)
         self._database = sqlite3.connect(path, check_same_thread=False, timeout=60)
         self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.executescript(_TABLES)
+        self._database.execute(_TABLE)
 
     def __enter__(self) -> Ledger:
         return self
@@ -86,22 +85,16 @@ class Ledger:
 
     def reply(self, key: str) -> dict[str, Any] | None:
         """A finished call's reply, or None."""
-        found = self._one("SELECT reply FROM calls WHERE key = ?", key)
-        return None if found is None else json.loads(found)
-
-    def keep_reply(self, key: str, reply: Mapping[str, Any]) -> None:
-        """Keep a finished call; the first one of two equal ones stays."""
-        self._write("INSERT OR IGNORE INTO calls VALUES (?, ?)", key, _json(reply))
-
-    def said(self, run: str) -> dict[str, Said]:
-        """The finished queries of a run, by key."""
         with self._lock:
-            rows = self._database.execute("SELECT key, said FROM said WHERE run = ?", (run,))
-            return {key: Said(**json.loads(said)) for key, said in rows}
+            row = self._database.execute("SELECT reply FROM calls WHERE key = ?", (key,)).fetchone()
+        found: dict[str, Any] | None = None if row is None else json.loads(row[0])
+        return found
 
-    def keep(self, run: str, said: Said) -> None:
-        """Keep a finished query."""
-        self._write("INSERT OR REPLACE INTO said VALUES (?, ?, ?)", run, said.key, _json(said))
+    def keep(self, key: str, reply: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a finished call, and give what is kept: of two equal calls at once the first's."""
+        with self._lock, self._database:
+            self._database.execute("INSERT OR IGNORE INTO calls VALUES (?, ?)", (key, _json(reply)))
+        return self.reply(key) or dict(reply)
 
     def charge(self, bill: str | None, call: CallRecord) -> None:
         """Put a call on a query's bill."""
@@ -112,15 +105,6 @@ class Ledger:
         """The calls of a bill, which is closed."""
         with self._lock:
             return self._bills.pop(bill, [])
-
-    def _one(self, sql: str, *values: str) -> str | None:
-        with self._lock:
-            found = self._database.execute(sql, values).fetchone()
-        return None if found is None else str(found[0])
-
-    def _write(self, sql: str, *values: str) -> None:
-        with self._lock, self._database:
-            self._database.execute(sql, values)
 
 
 class Metered(BaseChatModel):
@@ -162,8 +146,7 @@ class Metered(BaseChatModel):
         key = self._key(messages, stop, kwargs)
         reply = self.ledger.reply(key)
         if reply is None:
-            reply = self._made(messages, stop, kwargs, bill)
-            self.ledger.keep_reply(key, reply)
+            reply = self.ledger.keep(key, self._made(messages, stop, kwargs, bill))
         message = AIMessage(**reply["message"])
         self.ledger.charge(bill, _record(self.role, message, reply["seconds"]))
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -200,11 +183,10 @@ def answers(
     graph: Runnable[Any, Any],
     examples: Sequence[Example],
     ledger: Ledger,
-    run: str,
     *,
     max_concurrency: int = 8,
 ) -> Iterator[Said]:
-    """A method's answers, as they finish; those that the ledger has cost nothing.
+    """A method's answers, as they finish; calls that the ledger has cost nothing.
 
     A query on which the method raises is given with its failure, and tried again next time.
     Leaving the iteration starts no further query.
@@ -212,24 +194,20 @@ def answers(
     Args:
         graph: a compiled method, whose models are `Metered` on the same ledger.
         examples: whose queries are asked; the method is shown nothing else of them.
-        ledger: of finished calls and queries.
-        run: all that the answers depend on beside the query: method, models, adapter, wording.
+        ledger: of finished calls.
         max_concurrency: queries at a time.
 
     Raises:
         Exception: a failure that no further call can escape (a refused key, an unknown model).
     """
-    known = ledger.said(run)
-    yield from (known[example.key] for example in examples if example.key in known)
-    missing = [example for example in examples if example.key not in known]
-    asked = [{"query": example.query} for example in missing]
+    asked = [{"query": example.query} for example in examples]
     configs = [
-        RunnableConfig(metadata={BILL: f"{run}/{example.key}"}, max_concurrency=max_concurrency)
-        for example in missing
+        RunnableConfig(metadata={BILL: example.key}, max_concurrency=max_concurrency)
+        for example in examples
     ]
     for index, result in graph.batch_as_completed(asked, configs, return_exceptions=True):
-        key = missing[index].key
-        calls = ledger.bill(f"{run}/{key}")
+        key = examples[index].key
+        calls = ledger.bill(key)
         if isinstance(result, Exception):
             kind = failure_kind(result)
             if kind in FATAL:
@@ -237,9 +215,7 @@ def answers(
             error = f"{type(result).__name__}: {result}"[:500]
             yield Said(key, failure=kind, error=error, calls=calls)
             continue
-        said = Said(key, text_of(result["answer"]), _text(result.get("draft")), calls=calls)
-        ledger.keep(run, said)
-        yield said
+        yield Said(key, text_of(result["answer"]), _text(result.get("draft")), calls=calls)
 
 
 def run_name(*parts: object) -> str:
@@ -264,5 +240,4 @@ def _text(message: AIMessage | None) -> str | None:
 
 
 def _json(content: Any) -> str:
-    plain = asdict(content) if isinstance(content, Said) else content
-    return json.dumps(plain, ensure_ascii=False, sort_keys=True, default=str)
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, default=str)

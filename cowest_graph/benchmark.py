@@ -56,13 +56,19 @@ def mean_interval(
 
 
 def paired_difference(
-    ours: Sequence[float], theirs: Sequence[float], *, level: float = 0.95, seed: int = 0
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    level: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
 ) -> Difference:
     """How much better one method is than another on the same queries, in the scores' unit.
 
     Args:
         ours, theirs: one score a query, in the same order.
         level: of confidence.
+        resamples: bootstrap samples.
         seed: of the resampling.
 
     >>> paired_difference([1, 1, 1, 1], [0, 0, 0, 0]).above_zero
@@ -74,7 +80,7 @@ def paired_difference(
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} scores beside {len(theirs)}: not the same queries")
     gains = [a - b for a, b in zip(ours, theirs, strict=True)]
-    return mean_interval(gains, level=level, seed=seed)
+    return mean_interval(gains, level=level, resamples=resamples, seed=seed)
 
 
 def statistic_interval(
@@ -113,7 +119,7 @@ def statistic_interval(
 class McNemar:
     """McNemar's exact test of two methods on the same queries."""
 
-    only_ours: int  # queries that ours alone got right
+    only_ours: int  # queries that ours got right, or right at more seeds
     only_theirs: int
     p: float  # two-sided
 
@@ -121,11 +127,15 @@ class McNemar:
         return f"{self.only_ours} to {self.only_theirs}, p = {self.p:.3f}"
 
 
-def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> McNemar:
+def mcnemar(ours: Sequence[float], theirs: Sequence[float]) -> McNemar:
     """Is one method right more often than the other? The exact two-sided test (McNemar, 1947).
 
     Under the null hypothesis each query that only one of them got right is a fair coin; p is the
     chance of a split at least as uneven.
+
+    Args:
+        ours, theirs: one a query, whether it was right; of several seeds the share that was. A
+            query counts once however many seeds it was asked at, which makes this the sign test.
 
     >>> mcnemar([True] * 6, [False] * 6)
     McNemar(only_ours=6, only_theirs=0, p=0.03125)
@@ -135,8 +145,8 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> McNemar:
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} answers beside {len(theirs)}: not the same queries")
-    won = sum(a and not b for a, b in zip(ours, theirs, strict=True))
-    lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
+    won = sum(a > b for a, b in zip(ours, theirs, strict=True))
+    lost = sum(b > a for a, b in zip(ours, theirs, strict=True))
     n, fewer = won + lost, min(won, lost)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
     return McNemar(won, lost, min(1.0, 2 * tail / 2**n))

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ Row = Mapping[str, Any]
 Metric = Callable[[str | None, Sequence[str]], float]
 """From the answer read (None: unreadable) and the references to a score of one query."""
 
+_FEW = 10  # examples that show nothing by chance
 _HOME = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
@@ -140,9 +142,17 @@ class Domain:
             LookupError, FileNotFoundError, ValueError: see `load`.
         """
         rows, source = self._found(split, folder)
+        if self.prepare is not None and rows:
+            try:
+                rows, source = self.prepare(rows), f"{source}, prepared"
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{source}: cannot be prepared ({type(error).__name__}: {error}); its first "
+                    f"row is {rows[0]!r}"
+                ) from error
         if not rows:
             raise ValueError(f"{self.name}: the split {split!r} is empty ({source})")
-        return (self.prepare(rows) if self.prepare is not None else rows), source
+        return rows, source
 
     def _found(self, split: str, folder: str | Path | None) -> tuple[Sequence[Row], str]:
         known = {**self.hub, **self.data}
@@ -162,24 +172,32 @@ class Domain:
         )
 
     def _example(self, row: Row, where: str) -> Example:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{where}: no object with fields: {row!r}")
         try:
-            given = self.row(row)
-        except (KeyError, IndexError, TypeError) as error:
+            given = dict(self.row(row))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{where}: cannot be read ({type(error).__name__}: {error}); it has "
                 f"{', '.join(row)}"
             ) from error
-        query = given.get("query")
+        query, reference = given.get("query"), given.get("reference")
         if not isinstance(query, str) or not query.strip():
-            raise ValueError(f"{where}: no query; the row gave {dict(given)!r}")
-        reference = given.get("reference")
-        if self.labels:
-            self._check_label(reference, where)
+            raise ValueError(f"{where}: no query; the row gave {given!r}")
+        if reference is not None:
+            self._check_reference(reference, where)
         passages = tuple(given.get("passages") or ())
         return Example(query, reference, given.get("explanation") or None, passages)
 
-    def _check_label(self, reference: Any, where: str) -> None:
-        for label in references(reference):
+    def _check_reference(self, reference: Any, where: str) -> None:
+        several = [reference] if isinstance(reference, str) else reference
+        texts = isinstance(several, Sequence) and all(isinstance(r, str) and r for r in several)
+        if not texts or not several:
+            raise ValueError(
+                f"{where}: the reference {reference!r} is no text and no list of texts; write "
+                "str(…), or leave it out"
+            )
+        for label in several if self.labels else ():
             if label not in self.labels:
                 near = get_close_matches(str(label), self.labels, n=1)
                 known = f"the nearest is {near[0]!r}" if near else f"there are {len(self.labels)}"
@@ -240,7 +258,10 @@ class Domain:
         return macro_f1(answers, [references(r)[0] for r in accepted], self.labels)
 
     def evaluator(self) -> Callable[..., Evaluation]:
-        """The domain's primary metric as an evaluator (see `evaluators`)."""
+        """The mean of the domain's metrics as an evaluator (see `evaluators`).
+
+        The first metric decides; the others tell apart what it calls equal.
+        """
 
         def evaluate(
             *, inputs: dict[str, Any], outputs: dict[str, Any], reference_outputs: dict[str, Any]
@@ -249,7 +270,6 @@ class Domain:
             if not references(reference):
                 return Evaluation(score=None, comment="no reference")
             scores = self.score(outputs["text"], inputs["query"], reference)
-            # The first metric decides; the others tell apart what it calls equal.
             return Evaluation(score=sum(scores.values()) / len(scores))
 
         evaluate.__name__ = f"{self.name}:{'+'.join(self.scoring)}"
@@ -264,40 +284,57 @@ def without_duplicates(
 ) -> tuple[list[Example], int]:
     """The training examples whose query is not in the test split, and how many were left out.
 
-    Queries are compared as exact match compares them: without case, punctuation and articles.
+    Queries are compared without case, white space and the punctuation around them.
     """
-    seen = {normalize(example.query) for example in test}
-    kept = [example for example in train if normalize(example.query) not in seen]
+    seen = {_asks(example) for example in test}
+    kept = [example for example in train if _asks(example) not in seen]
     return kept, len(train) - len(kept)
 
 
 def distinct(examples: Sequence[Example]) -> list[Example]:
     """The examples without those that ask the same as an earlier one."""
-    return list({normalize(example.query): example for example in reversed(examples)}.values())[
-        ::-1
-    ]
+    return list({_asks(example): example for example in reversed(examples)}.values())[::-1]
+
+
+def contradictions(examples: Sequence[Example]) -> int:
+    """How many queries are asked again with another reference."""
+    known = {_asks(example): example.reference for example in reversed(examples)}
+    return len({_asks(e) for e in examples if e.reference != known[_asks(e)]})
+
+
+def _asks(example: Example) -> str:
+    plain = " ".join(example.query.casefold().split())
+    return plain.strip(string.punctuation + " ") or plain
 
 
 def shown_references(domain: Domain, rows: Sequence[Row], *, sample: int = 20) -> list[str]:
-    """Fields of the rows that decide the reference and are shown in the query: planted gold.
+    """Fields of the rows that give the reference away and are shown in the query: planted gold.
 
-    Each field is given another row's value; what changes both the reference and the query is
-    named. Options of a question may do so rightly; an answer never does.
+    Each field is given another row's value. What changes the query is named where it changes the
+    reference, too, or is the reference itself in every row. Options of a question may do so
+    rightly; an answer never does.
 
     Args:
         domain: whose `row` is tried.
         rows: as the data has them, prepared.
-        sample: rows to try.
+        sample: rows to try, from the whole split.
     """
     found: list[str] = []
-    tried = list(rows)[:sample]
+    tried = list(rows)[:: max(1, len(rows) // sample)]
     for name in {key: None for row in tried for key in row}:
-        if any(_decides_both(domain, row, name, tried) for row in tried):
+        same = all(_is_reference(domain, row, name) for row in tried)
+        if any(_shows(domain, row, name, rows, same) for row in tried):
             found.append(name)
     return found
 
 
-def _decides_both(domain: Domain, row: Row, name: str, rows: Sequence[Row]) -> bool:
+def _is_reference(domain: Domain, row: Row, name: str) -> bool:
+    accepted = references(domain.row(row).get("reference"))
+    return bool(accepted) and str(row.get(name)).strip() in accepted
+
+
+def _shows(domain: Domain, row: Row, name: str, rows: Sequence[Row], same: bool) -> bool:
+    """Whether another value of a field changes the query, and (if not `same`) the reference."""
     other = next((r[name] for r in rows if name in r and r[name] != row.get(name)), None)
     if other is None:
         return False
@@ -305,14 +342,44 @@ def _decides_both(domain: Domain, row: Row, name: str, rows: Sequence[Row]) -> b
         before, after = domain.row(row), domain.row({**row, name: other})
     except Exception:  # a value that does not fit this row says nothing
         return False
-    return all(before.get(key) != after.get(key) for key in ("query", "reference"))
+    changed = [before.get(key) != after.get(key) for key in ("query", "reference")]
+    return changed[0] and (changed[1] or same)
+
+
+def named_in_queries(domain: Domain, examples: Sequence[Example]) -> bool:
+    """Whether nearly every query holds its own label, and seldom its neighbour's: a leak.
+
+    Args:
+        domain: with labels; without them an answer may rightly stand in a query.
+        examples: in any order.
+    """
+    if not domain.labels or len(examples) < _FEW:
+        return False
+    by_label = sorted(examples, key=lambda example: str(example.reference))
+    half = len(by_label) // 2
+    others = [*by_label[half:], *by_label[:half]]  # mostly of another label
+    pairs = [
+        (references(e.reference)[0], references(o.reference)[0], e.query)
+        for e, o in zip(by_label, others, strict=True)
+    ]
+    told = [(_spelled(own), _spelled(other), _spelled(query)) for own, other, query in pairs]
+    differing = [each for each in told if each[0] != each[1]]
+    if not differing:
+        return False
+    own = sum(_holds(query, label) for label, _, query in differing) / len(differing)
+    other = sum(_holds(query, label) for _, label, query in differing) / len(differing)
+    return own >= 0.9 and other <= 0.5
+
+
+def _holds(text: str, label: str) -> bool:
+    return f" {label} " in f" {text} "
 
 
 def data_hash(examples: Iterable[Example]) -> str:
-    """Twelve hex digits of queries and references, in order."""
+    """Twelve hex digits of queries, references, explanations and passages, in order."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps([example.query, example.reference], ensure_ascii=False).encode())
+        digest.update(json.dumps(asdict(example), ensure_ascii=False).encode())
     return digest.hexdigest()[:12]
 
 

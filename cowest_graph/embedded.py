@@ -172,7 +172,9 @@ class StrongServer:
             grammar: GBNF that every reply must follow; None for free text.
             settings: further fields of `ChatOpenAI`.
         """
-        defaults: dict[str, Any] = {"temperature": 0.0, "max_tokens": 160, "timeout": 120}
+        # a grammar ends by itself: 320 tokens are its 300 characters, should each be a token
+        tokens = 320 if grammar else 160
+        defaults: dict[str, Any] = {"temperature": 0.0, "max_tokens": tokens, "timeout": 120}
         greedy = not settings.get("temperature", defaults["temperature"])
         # llama.cpp's own defaults cut the vocabulary; uncut, it is sorted at every token, which a
         # greedy choice can do without.

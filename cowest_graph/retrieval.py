@@ -15,6 +15,7 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import PrivateAttr
 
 from cowest_graph.domains import Example
@@ -35,6 +36,28 @@ def passages(examples: Sequence[Example]) -> list[Document]:
         texts = example.passages or (_as_passage(example),)
         found += [Document(text, metadata={"key": example.key}) for text in dict.fromkeys(texts)]
     return found
+
+
+def with_keys(
+    retriever: Runnable[str, list[Document]], documents: Sequence[Document]
+) -> Runnable[str, list[Document]]:
+    """A retriever over bare texts that says whose passage it found, as `passages` does.
+
+    Args:
+        retriever: given the texts of `documents`.
+        documents: of `passages`; where several examples have one text, each of their keys counts.
+    """
+    keys: dict[str, list[str]] = {}
+    for document in documents:
+        keys.setdefault(document.page_content, []).append(document.metadata["key"])
+
+    def named(found: list[Document]) -> list[Document]:
+        return [
+            Document(d.page_content, metadata={**d.metadata, "keys": keys.get(d.page_content, [])})
+            for d in found
+        ]
+
+    return retriever | RunnableLambda(named)
 
 
 def _as_passage(example: Example) -> str:
@@ -63,8 +86,11 @@ class Lexical(BaseRetriever):
             import bm25s
         except ImportError as error:
             raise ImportError(f"retrieval needs bm25s: {_INSTALL}") from error
+        words = _words([d.page_content for d in self.documents])
+        if not words.vocab:
+            raise ValueError(f"no word in {len(self.documents)} documents to retrieve from")
         self._index = bm25s.BM25()
-        self._index.index(_words([d.page_content for d in self.documents]), show_progress=False)
+        self._index.index(words, show_progress=False)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun

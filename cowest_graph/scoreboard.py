@@ -74,8 +74,8 @@ class Standing:
     scores: Mapping[str, Difference]
     cost: Cost
     draft_scores: Mapping[str, Difference] = field(default_factory=dict)
-    difference: Difference | None = None  # to the best single model, in the primary metric
-    test: McNemar | None = None
+    differences: Mapping[str, Difference] = field(default_factory=dict)  # to the best single model
+    test: McNemar | None = None  # None where the primary metric is not one of right and wrong
     synergy: Synergy | None = None
     note: str = ""
 
@@ -137,7 +137,7 @@ def standing(
             for name in domain.scoring
         }
     if domain.labels:
-        scores["macro_f1"] = _macro_f1(domain, found, max(resamples // 4, 1))
+        scores["macro_f1"] = _macro_f1(domain, found, resamples=max(resamples // 4, 1))
     return Standing(
         method,
         family,
@@ -152,31 +152,42 @@ def standing(
 
 
 def compare(
-    domain: Domain, ours: Mapping[Place, Outcome], theirs: Mapping[Place, Outcome]
-) -> tuple[Difference, McNemar]:
-    """The paired difference in the primary metric, and McNemar's test, where both answered.
+    domain: Domain,
+    ours: Mapping[Place, Outcome],
+    theirs: Mapping[Place, Outcome],
+    *,
+    resamples: int = 4000,
+) -> tuple[dict[str, Difference], McNemar | None]:
+    """The paired differences by metric, and McNemar's test in the primary one.
 
-    With several seeds the difference resamples queries, and the test takes a query of two seeds for
-    two.
-
-    Raises:
-        ValueError: when no query was answered by both.
+    Compared where both answered; with several seeds a query counts once, with its mean. Without a
+    query that both answered there is neither; without a primary metric of 0 and 1 there is no test.
     """
     both = [place for place in ours if place in theirs]
-    metric = domain.primary
-    means = [_by_query({p: side[p] for p in both}, _score(metric)) for side in (ours, theirs)]
-    right = [[_right(side[p], metric) for p in both] for side in (ours, theirs)]
-    return paired_difference(*means), mcnemar(*right)
+    if not both:
+        return {}, None
+    sides = [{place: side[place] for place in both} for side in (ours, theirs)]
+    means = {name: [_by_query(side, _score(name)) for side in sides] for name in domain.scoring}
+    found = {name: paired_difference(*pair, resamples=resamples) for name, pair in means.items()}
+    if domain.labels:
+        found["macro_f1"] = _macro_f1(domain, *sides, resamples=max(resamples // 4, 1))
+    exact = _exact(domain.primary, *sides)
+    return found, mcnemar(*means[domain.primary]) if exact else None
 
 
 def decompose(
     domain: Domain, together: Mapping[Place, Outcome], solo: Mapping[Place, Outcome]
 ) -> Synergy | None:
-    """What the drafts did to the strong model's answers; None for a method without drafts."""
+    """What the drafts did to the strong model's answers.
+
+    None for a method without drafts, and where the primary metric is not one of right and wrong.
+    """
     both = [p for p in together if p in solo]
+    metric = domain.primary
     if not both or any(together[p].draft_scores is None for p in both):
         return None
-    metric = domain.primary
+    if not _exact(metric, together, solo):
+        return None
     return synergy(
         [_right(solo[p], metric) for p in both],
         [_right(together[p], metric) for p in both],
@@ -236,17 +247,32 @@ def _by_query(found: Mapping[Place, Outcome], figure: Callable[[Outcome], float]
     return [fmean(grouped[key]) for key in sorted(grouped)]
 
 
-def _macro_f1(domain: Domain, found: Mapping[Place, Outcome], resamples: int) -> Difference:
-    grouped: dict[str, list[Outcome]] = defaultdict(list)
-    for (_, key), outcome in found.items():
-        grouped[key].append(outcome)
+def _macro_f1(
+    domain: Domain,
+    ours: Mapping[Place, Outcome],
+    theirs: Mapping[Place, Outcome] | None = None,
+    *,
+    resamples: int,
+) -> Difference:
+    """Macro-F1, or by how much it is above another method's on the same places."""
+    grouped: dict[str, list[Place]] = defaultdict(list)
+    for place in ours:
+        grouped[place[1]].append(place)
     clusters = list(grouped.values())
 
-    def figure(places: Sequence[int]) -> float:
-        drawn = [outcome for place in places for outcome in clusters[place]]
-        return domain.macro_f1([o.answer for o in drawn], [o.reference for o in drawn])
+    def figure(side: Mapping[Place, Outcome], drawn: Sequence[int]) -> float:
+        outcomes = [side[place] for cluster in drawn for place in clusters[cluster]]
+        return domain.macro_f1([o.answer for o in outcomes], [o.reference for o in outcomes])
 
-    return statistic_interval(figure, len(clusters), resamples=resamples)
+    def gain(drawn: Sequence[int]) -> float:
+        return figure(ours, drawn) - (figure(theirs, drawn) if theirs is not None else 0.0)
+
+    return statistic_interval(gain, len(clusters), resamples=resamples)
+
+
+def _exact(metric: str, *sides: Mapping[Place, Outcome]) -> bool:
+    """Whether every answer is right or wrong, and nothing between."""
+    return all(outcome.scores[metric] in (0, 1) for side in sides for outcome in side.values())
 
 
 def _right(outcome: Outcome, metric: str) -> bool:

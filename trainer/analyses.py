@@ -6,6 +6,7 @@ so a study that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -54,18 +55,20 @@ def rounds(plan: Plan, most: int) -> Iterator[Variant]:
 def models(plan: Plan, name: str) -> Iterator[Variant]:
     """One pair of models among others (Figure 5); which ones is the configuration's to say."""
     methods = ("weak_sft", "strong_cot", "cowest", "cowest_aligned")
-    yield f"models of {Path(name).name}", replace(plan, methods=methods)
+    path = Path(name)
+    yield f"models of {path.name}", replace(plan, methods=methods)
 
 
 def variants(
-    what: str, plan: Plan, counts: tuple[int, ...], config: str = "cowest.toml"
+    what: str, plan: Plan, counts: tuple[int, ...], most: int, config: str = "cowest.toml"
 ) -> Iterator[Variant]:
     """The variants of an analysis by its name.
 
     Args:
         what: styles, pairs, rounds or models.
         plan: of every variant.
-        counts: of pairs; its largest is the most rounds.
+        counts: of pairs.
+        most: rounds.
         config: the file that names the models.
 
     Raises:
@@ -76,7 +79,7 @@ def variants(
     if what == "pairs":
         return pairs(plan, counts)
     if what == "rounds":
-        return rounds(plan, max(counts))
+        return rounds(plan, most)
     if what == "models":
         return models(plan, config)
     raise LookupError(f"no analysis {what!r}; there are: styles, pairs, rounds, models")
@@ -99,14 +102,20 @@ def study(
     found = []
     before: Path | None = None
     for name, plan in variants:
-        own = folder / name.replace(" ", "-")
+        own = folder / re.sub(r"[^\w.-]+", "-", name)
         own.mkdir(parents=True, exist_ok=True)
         for shared in ("ledger.db", "traces.db"):
             if before is not None and not (own / shared).exists() and (before / shared).exists():
                 shutil.copyfile(before / shared, own / shared)
         say(f"variant: {name}")
-        results = {**run(plan, own), "variant": name}
+        try:
+            results = {**run(plan, own), "variant": name}
+        except ValueError as error:  # no method could run; the other variants may
+            say(f"variant left out: {name}: {error}")
+            continue
         write(own / "bench.json", results)
         found.append(results)
         before = own
+    if not found:
+        raise ValueError("no variant could run; what stopped each is said above")
     return found

@@ -17,35 +17,41 @@ from pathlib import Path
 from typing import Any, Literal
 
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableConfig
 
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.baselines import METHODS, Materials, Method, named
-from cowest_graph.benching import BILL, Ledger, Metered, Said, answers, run_name
+from cowest_graph.benching import BILL, Ledger, Metered, Said, answers
 from cowest_graph.domains import (
     Domain,
     Example,
     Row,
+    contradictions,
     data_hash,
     distinct,
+    named_in_queries,
     shown_references,
     without_duplicates,
 )
 from cowest_graph.evaluators import Evaluator, model_name
-from cowest_graph.retrieval import Hybrid, Lexical, Semantic, passages
+from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.retrieval import Hybrid, Lexical, Semantic, passages, with_keys
 from cowest_graph.scoreboard import (
     Outcome,
     Place,
     Price,
     Standing,
     compare,
+    cost,
     decompose,
     outcomes,
     standing,
 )
 from cowest_graph.weak.hardware import cores
+from cowest_graph.weak.llama_server import ServedHere
 from trainer.bench_adapters import MakeJob, Training, Workshop, plain
+from trainer.console import Meter
 from trainer.job import TrainingJob
-from trainer.launch import TrainingError
 
 Say = Callable[[str], None]
 _KINDS: tuple[Literal["sft", "dpo"], ...] = ("sft", "dpo")
@@ -115,7 +121,8 @@ class _Seed:
     test: list[Example]
     materials: Materials
     workshop: Workshop
-    identities: tuple[str, str]  # of the weak and of the strong model
+    costs: dict[str, Any] = field(default_factory=dict)
+    """What was spent once, for all queries, by what it was for."""
 
 
 def run_bench(
@@ -146,9 +153,12 @@ def run_bench(
 
     Raises:
         LookupError: for a method or split that there is not.
-        ValueError: for an empty split or a label outside the set, or when no method could run.
+        ValueError: for no method, no seed, an empty split or a label outside the set, or when no
+            method could run.
     """
     methods = named(plan.methods)
+    if not methods or not plan.seeds:
+        raise ValueError(f"nothing to run: methods {plan.methods}, seeds {plan.seeds}")
     train, test = domain.load("train", data), domain.load(plan.split, data)
     findings = check(domain, train, test, domain.rows(plan.split, data)[0])
     train, test = without_duplicates(distinct(train), test)[0], distinct(test)
@@ -165,11 +175,13 @@ def run_bench(
         for number in plan.seeds:
             seed = _prepared(domain, plan, models, ledger, folder, train, test, number, say)
             for method in methods:
-                said, note = _run(domain, method, plan, seed, ledger, say)
+                said, note = _run(domain, method, plan, seed, ledger, prices, say)
                 notes[method.name] = notes.get(method.name) or note
                 found[method.name] |= outcomes(domain, seed.test, said, number)
                 failures[method.name] += [each for each in said if each.text is None]
-            once[str(number)] = seed.workshop.once
+            for of, calls in seed.workshop.calls.items():
+                seed.costs[of] = asdict(cost([calls], prices or {}))
+            once[str(number)] = {**seed.workshop.once, "costs": seed.costs}
     rows = _table(domain, methods, found, failures, notes, prices, plan.resamples)
     results = {
         "domain": domain.name,
@@ -217,6 +229,8 @@ def check(
     repeated = len(test) - len(distinct(test))
     if repeated:
         found.append(f"{repeated} test queries are asked twice; each is asked once")
+    if differing := contradictions(test):
+        found.append(f"{differing} of them with another reference, of which the first is kept")
     without = sum(example.reference is None for example in test)
     if without:
         raise ValueError(
@@ -228,6 +242,8 @@ def check(
             f"the fields {', '.join(gold)} decide the reference and are shown in the query: is the "
             "answer planted in it?"
         )
+    if named_in_queries(domain, test):
+        found.append("nearly every test query holds its own label: is the answer planted in it?")
     return found
 
 
@@ -285,10 +301,7 @@ def _prepared(
         max_concurrency=plan.max_concurrency,
         held_out=[example.query for example in sample],
     )
-    strong_ones = (models.strong, models.strong_free, models.strong_direct)
-    named = " ".join(_identity(model, "") for model in strong_ones if model is not None)
-    identities = (_identity(models.weak, ""), named)
-    return _Seed(seed, sample[: plan.limit], materials, workshop, identities)
+    return _Seed(seed, sample[: plan.limit], materials, workshop)
 
 
 def _parameters(model: Any) -> dict[str, Any]:
@@ -301,16 +314,26 @@ def _identity(model: Any, extra: str) -> str:
     """What replies depend on, without the version in use: a bound adapter is part of each call."""
     parameters = _parameters(model)
     parameters.pop("weak_version", None)
+    if where := _endpoint(getattr(model, "bound", model)):
+        parameters["endpoint"] = where
     return f"{model_name(model)} {sorted(parameters.items(), key=str)} {extra}"
+
+
+def _endpoint(model: Any) -> str | None:
+    """Where a model is asked; a server of this process has another port each time."""
+    if isinstance(model, ServedHere):
+        return None
+    found = getattr(model, "openai_api_base", None) or getattr(model, "base_url", None)
+    return None if found is None else str(found)
 
 
 def _retriever(domain: Domain, train: Sequence[Example], embeddings: bool, say: Say) -> Any:
     documents = passages(train)
-    if domain.retriever is not None:
-        return domain.retriever([d.page_content for d in documents])
     try:
+        if domain.retriever is not None:
+            return with_keys(domain.retriever([d.page_content for d in documents]), documents)
         return Hybrid(documents=documents) if embeddings else Lexical(documents=documents)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         say(f"no retrieval: {error}")
         return None
 
@@ -324,44 +347,48 @@ def _similar(embeddings: bool) -> Callable[[Sequence[Document], int], Any]:
 
 
 def _run(
-    domain: Domain, method: Method, plan: Plan, seed: _Seed, ledger: Ledger, say: Say
+    domain: Domain,
+    method: Method,
+    plan: Plan,
+    seed: _Seed,
+    ledger: Ledger,
+    prices: Mapping[str, Price] | None,
+    say: Say,
 ) -> tuple[list[Said], str]:
     """One method's answers, and a note for its row; a method that cannot run says why."""
-    materials, workshop = seed.materials, seed.workshop
+    before = f"before {method.name}"
+    config = RunnableConfig(metadata={BILL: before}, max_concurrency=plan.max_concurrency)
     try:
-        version, note = None, ""
-        if method.adapter is not None:
-            made = workshop.adapter(method.adapter)
-            version, note = made.version, made.note
-        weak = materials.weak if version is None else materials.weak.bind(adapter=version)
-        config: Any = {
-            "metadata": {BILL: f"before {method.name}"},
-            "max_concurrency": plan.max_concurrency,
-        }
-        graph = method.build(replace(materials, weak=weak, config=config)).compile()
-    except (ValueError, LookupError, ImportError, TrainingError) as error:
-        say(f"{method.name}: left out: {error}")
-        return [], f"left out: {error}"
-    if before := ledger.bill(f"before {method.name}"):
-        workshop.once[f"{method.name}_calls"] = len(before)
-    run = run_name(
-        method.name,
-        materials.prompts.version,
-        materials.task,
-        seed.identities[0] if method.adapter else "",
-        seed.identities[1],
-        version,
-        data_hash(materials.examples),
-        plan.probes,
-        plan.embeddings,
-    )
+        materials, note = _adapted(replace(seed.materials, config=config), method, seed.workshop)
+        graph = method.build(materials).compile()
+    except Exception as error:
+        if failure_kind(error) in FATAL:  # no method can run
+            raise
+        why = f"left out: {error or type(error).__name__}"
+        say(f"{method.name}: {why}")
+        return [], why
+    finally:
+        if calls := ledger.bill(before):
+            seed.costs[before] = asdict(cost([calls], prices or {}))
     said: list[Said] = []
-    for each in answers(graph, seed.test, ledger, run, max_concurrency=plan.max_concurrency):
-        said.append(each)
-        if each.error is not None:
-            say(f"{method.name}: a query failed: {each.error}")
+    with Meter(method.name, len(seed.test), say=say) as meter:
+        for each in answers(graph, seed.test, ledger, max_concurrency=plan.max_concurrency):
+            said.append(each)
+            meter.done(len(said))
+            if each.error is not None:
+                say(f"{method.name}: a query failed: {each.error}")
     say(f"{method.name}, seed {seed.seed}: {_so_far(domain, said, seed)}")
     return said, note
+
+
+def _adapted(materials: Materials, method: Method, workshop: Workshop) -> tuple[Materials, str]:
+    """The materials with the weak model as the method wants it, and what to say of its adapter."""
+    if method.adapter is None:
+        return materials, ""
+    made = workshop.adapter(method.adapter, materials.config)
+    if made.version is None:
+        return materials, made.note
+    return replace(materials, weak=materials.weak.bind(adapter=made.version)), made.note
 
 
 def _called(model: Any) -> str | None:
@@ -422,8 +449,10 @@ def _table(
     for method in ran:
         row = rows[method.name]
         if best is not None and method.name != best:
-            difference, test = compare(domain, found[method.name], found[best])
-            row = replace(row, difference=difference, test=test)
+            differences, test = compare(
+                domain, found[method.name], found[best], resamples=resamples
+            )
+            row = replace(row, differences=differences, test=test)
         if solo is not None:
             row = replace(row, synergy=decompose(domain, found[method.name], found[solo]))
         table.append({**asdict(row), "against": best})

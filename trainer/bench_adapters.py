@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
 
 from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.baselines import Adapter, Materials
@@ -22,6 +24,7 @@ from cowest_graph.collecting import collect
 from cowest_graph.domains import Domain, Example
 from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
 from cowest_graph.graph import create_collector
+from cowest_graph.state import CallRecord
 from cowest_graph.traces import Trace, TraceStore
 from trainer.checks import HeldOut
 from trainer.job import TrainingJob
@@ -101,21 +104,27 @@ class Workshop:
     sft: Callable[..., str] = train_sft
     dpo: Callable[..., str] = train_dpo
     once: dict[str, Any] = field(default_factory=dict)
-    """What was done once, for all queries: rows, traces, pairs, calls."""
+    """What was done once, for all queries: rows, traces, pairs."""
+    calls: dict[str, list[CallRecord]] = field(default_factory=dict)
+    """The calls of a collection, by what they were for, with the roles weak, strong and judge."""
     _made: dict[str, Made] = field(default_factory=dict)
 
-    def adapter(self, kind: Adapter) -> Made:
+    def adapter(self, kind: Adapter, config: RunnableConfig | None = None) -> Made:
         """The adapter of a kind.
+
+        Args:
+            kind: of training.
+            config: of a labeller's calls, such as whose bill they are on.
 
         Raises:
             ValueError: when the weak model has no adapters, and the kind is one that must be
                 trained.
         """
         if kind not in self._made:
-            self._made[kind] = self._make(kind)
+            self._made[kind] = self._make(kind, config or RunnableConfig())
         return self._made[kind]
 
-    def _make(self, kind: Adapter) -> Made:
+    def _make(self, kind: Adapter, config: RunnableConfig) -> Made:
         given = kind in self.training.given
         if self.adapters is None or self.job is None:
             return _untrained(kind, given)
@@ -125,21 +134,27 @@ class Workshop:
             return Made(BASE)
         if kind == "sft":
             return self._sft(self.adapters, self.job("sft"))
-        return self._aligned(kind, self.adapters, self.job("dpo"))
+        return self._aligned(kind, self.adapters, self.job("dpo"), config)
 
     def _given(self, folder: Path, adapters: AdapterRegistry) -> Made:
         folder = folder.resolve()
-        taught, held_out = folder / "rows.jsonl", HeldOut(self.held_out)
-        with taught.open(encoding="utf-8") if taught.exists() else nullcontext(()) as lines:
-            asked = [json.loads(line)["prompt"][-1]["content"] for line in lines]
-        if seen := sum(query in held_out for query in asked):
-            raise ValueError(f"{folder.name} was trained on {seen} rows whose query is tested on")
+        note = f"{folder.name}, trained beforehand"
+        if (taught := folder / "rows.jsonl").exists():
+            with taught.open(encoding="utf-8") as lines:
+                asked = [json.loads(line)["prompt"][-1]["content"] for line in lines]
+            held_out = HeldOut(self.held_out)
+            if seen := sum(query in held_out for query in asked):
+                raise ValueError(
+                    f"{folder.name} was trained on {seen} rows whose query is tested on"
+                )
+        else:
+            note += " on rows that are not told: perhaps on queries that are tested on"
         with (folder / "adapter_model.safetensors").open("rb") as weights:
             digest = hashlib.file_digest(weights, "sha256").hexdigest()
         name = f"{folder.name}-{digest[:8]}"  # one name may stand for other weights tomorrow
         if name not in adapters:
             adapters.add(folder, name=name)
-        return Made(name, f"{folder.name}, trained beforehand")
+        return Made(name, note)
 
     def _sft(self, adapters: AdapterRegistry, job: TrainingJob) -> Made:
         job = replace(job, seed=self.training.seed)
@@ -155,18 +170,21 @@ class Workshop:
             self.sft(rows, job, adapters, name=name, progress=self._told("SFT"))
         return Made(name)
 
-    def _aligned(self, kind: Adapter, adapters: AdapterRegistry, job: TrainingJob) -> Made:
+    def _aligned(
+        self, kind: Adapter, adapters: AdapterRegistry, job: TrainingJob, config: RunnableConfig
+    ) -> Made:
         job = replace(job, seed=self.training.seed)
         start = self.adapter("sft")
         rounds = self.training.rounds if kind == "dpo" else 1
         for number in range(1, rounds + 1):
             traces = self._traces(start.version or BASE)
-            rows = preferences(self._relabelled(kind, traces))
+            rows = preferences(self._relabelled(kind, traces, config))
             # Equal texts of which one helped and one hurt, by chance, teach nothing.
             differing = [row for row in rows if row["chosen"] != row["rejected"]]
             pairs = differing[: self.training.max_pairs]
-            self.say(f"{kind}, round {number}: {rows.report}")
-            self.once[f"{kind}_pairs"] = len(pairs)
+            this = kind if rounds == 1 else f"{kind} round {number}"
+            self.say(f"{this}: {rows.report}")
+            self.once[f"{this} pairs"] = len(pairs)
             if not pairs or start.version in (None, BASE):
                 why = "no pairs" if not pairs else "no SFT adapter to start from"
                 return Made(start.version, f"{why}: the adapter before it is used")
@@ -201,16 +219,18 @@ class Workshop:
                     self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
                 else:
                     found.append(outcome.trace)
-        self.once["traces"] = len(found)
-        self.once["feedback_calls"] = _calls(found)
+        self.once["feedback queries"] = len(found)
+        self.calls[f"feedback on {version}"] = _calls(found)
         return sorted(found, key=lambda trace: trace.query)
 
-    def _relabelled(self, kind: Adapter, traces: Sequence[Trace]) -> list[Trace]:
+    def _relabelled(
+        self, kind: Adapter, traces: Sequence[Trace], config: RunnableConfig
+    ) -> list[Trace]:
         if kind == "dpo":
             return list(traces)
         make = rlwf_labeller if kind == "rlwf" else rlaif_labeller
         labeller = make(replace(self.materials, weak=self.materials.weak.bind(adapter=BASE)))
-        return relabelled(traces, labeller, max_concurrency=self.max_concurrency)
+        return relabelled(traces, labeller, config)
 
     def _name(self, kind: str, rows: Sequence[Any], job: TrainingJob, start: str = "") -> str:
         made_of = run_name(json.dumps(rows, sort_keys=True, default=str), job.to_json(), start)
@@ -225,7 +245,7 @@ class Workshop:
 
 
 def relabelled(
-    traces: Sequence[Trace], labeller: Evaluator, *, max_concurrency: int = 8
+    traces: Sequence[Trace], labeller: Evaluator, config: RunnableConfig | None = None
 ) -> list[Trace]:
     """The same drafts, scored by someone who sees a draft alone; the pairing rule stays.
 
@@ -235,15 +255,11 @@ def relabelled(
     Args:
         traces: of a collection.
         labeller: an evaluator; it is shown no reference.
-        max_concurrency: drafts at a time.
+        config: of its calls.
     """
-    from langchain_core.messages import AIMessage
-
     slots = [(t, a) for t in traces for a in t.attempts if a.draft is not None]
     asked = [keywords(t.query, AIMessage(str(a.draft)), None) for t, a in slots]
-    said = as_evaluator(labeller).batch(
-        asked, {"max_concurrency": max_concurrency}, return_exceptions=True
-    )
+    said = as_evaluator(labeller).batch(asked, config, return_exceptions=True)
     scores = {
         (trace.key, attempt.index): None if isinstance(s, Exception) else s.get("score")
         for (trace, attempt), s in zip(slots, said, strict=True)
@@ -272,12 +288,17 @@ def _untrained(kind: Adapter, given: bool) -> Made:
     )
 
 
-def _calls(traces: Sequence[Trace]) -> dict[str, int]:
-    roles: dict[str, int] = {}
-    for trace in traces:
-        for call in [*trace.calls, *(c for a in trace.attempts for c in a.calls)]:
-            roles[call.role] = roles.get(call.role, 0) + 1
-    return roles
+_ROLES = {"draft": "weak", "solo": "strong", "refine": "strong", "evaluate": "judge"}
+
+
+def _calls(traces: Sequence[Trace]) -> list[CallRecord]:
+    """The calls of models; a metric that evaluates is none."""
+    every = [c for t in traces for c in [*t.calls, *(c for a in t.attempts for c in a.calls)]]
+    return [
+        cast(CallRecord, {**call.model_dump(), "role": _ROLES[call.role]})
+        for call in every
+        if call.role != "evaluate" or call.model is not None
+    ]
 
 
 def plain(training: Training) -> dict[str, Any]:

@@ -110,9 +110,8 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
     def analyse(
         what: Annotated[str, typer.Argument(help=f"{', '.join(ANALYSES)}.")],
         domain: DomainName,
-        counts: Annotated[
-            str, typer.Option(help="Of pairs to compare; or the most rounds.")
-        ] = "0,8,16,32",
+        counts: Annotated[str, typer.Option(help="Of pairs to compare.")] = "0,8,16,32",
+        rounds: Annotated[int, typer.Option(min=1, help="Of feedback, at most.")] = 3,
         limit: Limit = 50,
         seeds: Seeds = "0",
         out: Out = Path("cowest-analysis"),
@@ -139,9 +138,10 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         if several and not configs:
             raise ValueError("analyse models needs --configs, one cowest.toml for each pair")
         results = []
-        for file in (configs or []) if several else [config]:
-            folder = out / file.stem if several and file else out
-            varied = variants(what, plan, _numbers(counts, "--counts"), str(file))
+        files = list(configs or []) if several else [config]
+        folders = _folders(out, files) if several else [out]
+        for file, folder in zip(files, folders, strict=True):
+            varied = variants(what, plan, _numbers(counts, "--counts"), rounds, str(file))
             with _benching(load(file), folder, data, None) as run:
                 results += study(varied, folder, partial(run, named), console.note)
         _show(results, out, as_json)
@@ -164,6 +164,16 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
             return
         for path in saved:
             console.show(str(path))
+
+
+def _folders(out: Path, files: Sequence[Path | None]) -> list[Path]:
+    """One folder a configuration, named as the file is, or as its folder is where names repeat."""
+    stems = [file.stem for file in files if file]
+    if len(set(stems)) < len(stems):
+        stems = [f"{file.resolve().parent.name}-{file.stem}" for file in files if file]
+    if len(set(stems)) < len(stems):
+        raise ValueError(f"--configs have the same names: {', '.join(stems)}; rename one")
+    return [out / stem for stem in stems]
 
 
 def _plan(
@@ -292,12 +302,13 @@ def _trained_beside(settings: Config, weak: Any, registry: Any) -> dict[str, Any
 
 def _strong(settings: Config, labels: Sequence[str]) -> dict[str, Any]:
     """The strong part of a bench's models, greedy; a forced answer is one of the labels."""
-    judged = settings.evaluator_kind == "judge"
+    # Where the configuration leaves it open and there is no judge, the domain's metric scores.
+    chosen = settings.evaluator.kind != "auto" or settings.evaluator_kind == "judge"
     return {
         "strong": settings.strong_model(labels, temperature=0.0),
         "strong_free": _free(settings),
         "strong_direct": settings.strong_model(labels, explained=False, temperature=0.0),
-        "evaluator": settings.evaluator_named() if judged else None,
+        "evaluator": settings.evaluator_named() if chosen else None,
     }
 
 

@@ -16,7 +16,7 @@ from trainer.pages import bars, html_table, listed, markdown_table, page, plot
 
 Results = Mapping[str, Any]
 
-_ROLES = ("weak", "strong", "judge")
+_ROLES = ("weak", "strong")  # a query's; what is judged once stands below the table
 
 
 def load(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -145,8 +145,8 @@ def _row(results: Results, row: Mapping[str, Any]) -> list[str]:
     cells += [
         str(row["scored"]) + (f" ({row['failed']} failed)" if row["failed"] else ""),
         str(row["unreadable"]),
-        "/".join(f"{cost['calls'].get(role, 0):.1f}" for role in _ROLES[:2]),
-        ", ".join(_tokens(cost, role) for role in _ROLES[:2]),
+        "/".join(f"{cost['calls'].get(role, 0):.1f}" for role in _ROLES),
+        ", ".join(_tokens(cost, role) for role in _ROLES),
         "unknown" if cost["seconds"] is None else f"{cost['seconds']:.2f}",
     ]
     if _priced(results):
@@ -158,14 +158,10 @@ def comparisons(results: Results) -> list[str]:
     """Differences to the best single model, exact tests, and what the drafts did."""
     lines = []
     for row in results["rows"]:
-        if difference := row.get("difference"):
-            test = row["test"]
-            lines.append(
-                f"{row['method']} less {row['against']} ({results['primary'].replace('_', ' ')}): "
-                f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]; "
-                f"right where the other was wrong {test['only_ours']} to {test['only_theirs']}, "
-                f"McNemar p {_p_value(test['p'])}"
-            )
+        if differences := row.get("differences"):
+            said = [f"{name.replace('_', ' ')} {_signed(d)}" for name, d in differences.items()]
+            said += [_tested(row["test"])] if row["test"] else []
+            lines.append(f"{row['method']} less {row['against']}: {'; '.join(said)}")
     for row in results["rows"]:
         if s := row.get("synergy"):
             lines.append(
@@ -177,15 +173,36 @@ def comparisons(results: Results) -> list[str]:
     return lines
 
 
+def _signed(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+def _tested(test: Mapping[str, Any]) -> str:
+    ours, theirs = test["only_ours"], test["only_theirs"]
+    return f"right where the other was wrong {ours} to {theirs}, McNemar p {_p_value(test['p'])}"
+
+
 def notes(results: Results) -> list[str]:
     """What was found in the data, what was left out, and what was done once."""
     lines = [f"data: {finding}" for finding in results["findings"]]
     lines += [f"{row['method']}: {row['note']}" for row in results["rows"] if row.get("note")]
     for seed, done in results["once"].items():
-        if done:
-            said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items())
-            lines.append(f"done once, seed {seed}: {said}")
+        counts = [f"{name} {count}" for name, count in done.items() if name != "costs"]
+        if counts:
+            lines.append(f"done once, seed {seed}: {', '.join(counts)}")
+        lines += [f"spent once, seed {seed}, {of}: {_spent(c)}" for of, c in done["costs"].items()]
     return lines
+
+
+def _spent(cost: Mapping[str, Any]) -> str:
+    """A bill of many calls, in words."""
+    said = [
+        f"{role} {calls:.0f} calls, tokens {_tokens(cost, role)}"
+        for role, calls in cost["calls"].items()
+    ]
+    said += [] if cost["seconds"] is None else [f"{cost['seconds']:.0f} s"]
+    said += [] if cost["dollars"] is None else [f"${cost['dollars']:.4f}"]
+    return "; ".join(said)
 
 
 def _plotted(results: Results) -> str:

@@ -13,11 +13,11 @@ from typing import Literal
 
 from cowest_graph.baselines.alone import strong_alone, strong_with_reasons, weak_alone
 from cowest_graph.baselines.collaborating import cowest
-from cowest_graph.baselines.flare import flare
+from cowest_graph.baselines.flare import flare_of
 from cowest_graph.baselines.parts import Graph, Materials
 from cowest_graph.baselines.self_refine import strong_self_refine, weak_self_refine
-from cowest_graph.baselines.skr import skr
-from cowest_graph.baselines.super_icl import super_icl
+from cowest_graph.baselines.skr import skr_of
+from cowest_graph.baselines.super_icl import super_icl_of
 
 Adapter = Literal["base", "sft", "rlwf", "rlaif", "dpo"]
 """The weak model's training: none, SFT, or preference tuning by one labeller or another."""
@@ -51,11 +51,11 @@ def _all() -> Iterable[Method]:
     yield Method("strong", "strong only", strong_alone, single=True)
     yield Method("strong_cot", "strong only", strong_with_reasons, single=True)
     yield Method("strong_self_refine", "strong only", strong_self_refine, single=True)
-    yield Method("skr", "RAG", skr)
-    yield Method("flare", "RAG", flare)
+    yield Method("skr", "RAG", skr_of)
+    yield Method("flare", "RAG", flare_of)
     yield Method("rlwf", "collaboration", cowest, "rlwf")
     yield Method("rlaif", "collaboration", cowest, "rlaif")
-    yield Method("super_icl", "collaboration", super_icl, "sft")
+    yield Method("super_icl", "collaboration", super_icl_of, "sft")
     yield Method("cowest", "collaboration", cowest, "sft")
     yield Method("cowest_aligned", "collaboration", cowest, "dpo")
 

@@ -94,11 +94,17 @@ def create_flare(
     return graph
 
 
-def flare(materials: Materials) -> Graph:
-    """FLARE over the training split's passages."""
-    return create_flare(
-        materials.free, needed(materials, "retriever", "FLARE"), task=materials.task
-    )
+def flare_of(materials: Materials) -> Graph:
+    """FLARE over the training split's passages; one of its queries is asked for a token first.
+
+    Raises:
+        ValueError: when the endpoint gives no log-probabilities.
+    """
+    retriever = needed(materials, "retriever", "FLARE")
+    probe = materials.free.bind(logprobs=True, max_tokens=1)
+    for example in materials.examples[:1]:
+        token_logprobs(probe.invoke(example.query, materials.config), "FLARE")
+    return create_flare(materials.free, retriever, task=materials.task)
 
 
 def _shown(state: State) -> dict[str, str]:

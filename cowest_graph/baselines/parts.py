@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 
 from cowest_graph.calls import in_place
 from cowest_graph.domains import Example
+from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.prompts import FORMAT, Prompts, readable
 
 ChatModel = Runnable[LanguageModelInput, Any]
@@ -96,6 +97,20 @@ class Materials:
         return self.strong if self.strong_free is None else self.strong_free
 
 
+def tried(chain: Chain, asked: Sequence[Any], config: RunnableConfig) -> list[Any]:
+    """Calls on training queries beforehand; None for one that failed, if not all did.
+
+    Raises:
+        Exception: the first failure, when every call failed or no further one can escape it.
+    """
+    found = chain.batch(list(asked), config, return_exceptions=True)
+    failed = [each for each in found if isinstance(each, Exception)]
+    hopeless = [error for error in failed if failure_kind(error) in FATAL]
+    if hopeless or len(failed) == len(found):
+        raise [*hopeless, *failed][0]
+    return [None if isinstance(each, Exception) else each for each in found]
+
+
 def needed(materials: Materials, name: str, method: str) -> Any:
     """A part of the materials that a method cannot do without.
 
@@ -136,7 +151,8 @@ def _found_for(retriever: Runnable[str, list[Document]], by: str) -> Callable[[S
         own = Example(state["query"]).key
 
         def passages(found: list[Document]) -> dict[str, list[str]]:
-            others = [d.page_content for d in found if d.metadata.get("key") != own]
+            of = [d.metadata.get("keys", [d.metadata.get("key")]) for d in found]
+            others = [d.page_content for d, keys in zip(found, of, strict=True) if own not in keys]
             return {"passages": others}
 
         return itemgetter(by) | retriever | in_place(passages)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from langchain_core.documents import Document
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
 
 from cowest_graph.baselines.parts import (
@@ -25,6 +25,7 @@ from cowest_graph.baselines.parts import (
     answered,
     needed,
     retrieved,
+    tried,
 )
 from cowest_graph.calls import in_place
 from cowest_graph.domains import Example
@@ -73,7 +74,7 @@ def create_skr(
     return graph
 
 
-def skr(materials: Materials) -> Graph:
+def skr_of(materials: Materials) -> Graph:
     """SKR, its self-knowledge collected on some training queries first."""
     retriever = needed(materials, "retriever", "SKR")
     near = needed(materials, "similar", "SKR")
@@ -94,19 +95,19 @@ def self_knowledge(
         retriever: over passages; a query's own passages are not shown to it.
 
     Returns:
-        One document a query, with `known` in its metadata.
+        One document a query, with `known` in its metadata; none for a query whose call failed.
 
     Raises:
         ValueError: when there are no examples.
     """
     examples: Sequence[Example] = needed(materials, "examples", "SKR")
-    tried = list(examples)[: materials.probes]
-    asked = [{"query": example.query} for example in tried]
-    settings = RunnableConfig(**materials.config)
-    alone = (materials.prompts.solo | materials.strong).batch(asked, settings)
-    finding = retrieved(retriever).batch(asked, settings)
+    chosen = list(examples)[: materials.probes]
+    asked = [{"query": example.query} for example in chosen]
+    alone = tried(materials.prompts.solo | materials.strong, asked, materials.config)
+    finding = retrieved(retriever).batch(asked, materials.config)
     shown = [{**query, **found} for query, found in zip(asked, finding, strict=True)]
-    helped = answer_with_passages(materials.strong, materials.task).batch(shown, settings)
+    answering = answer_with_passages(materials.strong, materials.task)
+    helped = tried(answering, shown, materials.config)
     return [
         Document(
             page_content=example.query,
@@ -115,7 +116,8 @@ def self_knowledge(
                 >= materials.score(with_them.text, example)
             },
         )
-        for example, without, with_them in zip(tried, alone, helped, strict=True)
+        for example, without, with_them in zip(chosen, alone, helped, strict=True)
+        if without is not None and with_them is not None
     ]
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 
 from cowest_graph.baselines.parts import (
@@ -26,6 +25,7 @@ from cowest_graph.baselines.parts import (
     asking,
     confidence,
     needed,
+    tried,
 )
 from cowest_graph.calls import in_place
 from cowest_graph.domains import Example
@@ -88,7 +88,7 @@ def create_super_icl(
     return graph
 
 
-def super_icl(materials: Materials) -> Graph:
+def super_icl_of(materials: Materials) -> Graph:
     """SuperICL; the shots are some training queries that the weak model predicts first."""
     examples: Sequence[Example] = needed(materials, "examples", _WHO)
     shots = predicted_shots(materials, examples[: max(1, materials.probes // 2)])
@@ -98,14 +98,14 @@ def super_icl(materials: Materials) -> Graph:
 
 
 def predicted_shots(materials: Materials, examples: Sequence[Example]) -> list[Shot]:
-    """Training examples with the weak model's predictions.
+    """Training examples with the weak model's predictions; none where its call failed.
 
     Raises:
         ValueError: when the weak model gives no log-probabilities.
     """
     chain = materials.prompts.draft | materials.weak.bind(logprobs=True)
     asked = [{"query": example.query} for example in examples]
-    said: list[AIMessage] = chain.batch(asked, RunnableConfig(**materials.config))
+    said: list[AIMessage | None] = tried(chain, asked, materials.config)
     return [
         Shot(
             example.query,
@@ -114,6 +114,7 @@ def predicted_shots(materials: Materials, examples: Sequence[Example]) -> list[S
             references(example.reference)[0],
         )
         for example, message in zip(examples, said, strict=True)
+        if message is not None
     ]
 
 

@@ -62,7 +62,7 @@ class LlamaServer:
         Args:
             settings: further fields of `ChatOpenAI`.
         """
-        model = _OnServer(
+        model = ServedHere(
             base_url=self.base_url,
             api_key=self.api_key,
             model=self.name,
@@ -76,7 +76,7 @@ class LlamaServer:
         self._server = None
 
 
-class _OnServer(ChatOpenAI):
+class ServedHere(ChatOpenAI):
     """A chat model that keeps its server running."""
 
     _server: Any = PrivateAttr(default=None)

@@ -39,7 +39,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 banking77 = Domain(
     name="banking77",
     data={"train": "banking77/train.jsonl", "dev": "banking77/dev.jsonl"},
-    hub={"train": "PolyAI/banking77", "dev": "PolyAI/banking77@test"},
+    hub={"train": "legacy-datasets/banking77", "dev": "legacy-datasets/banking77@test"},
     row=_row,
     labels=CODES,
     style="answer",

@@ -1,6 +1,6 @@
 """Safety of dialogue: ProsocialDialog (Kim et al., 2022) and DiaSafety (Sun et al., 2022)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cowest_graph.domains import Domain
@@ -21,6 +21,11 @@ def _level(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"query": query, "reference": "needs_caution" if caution else level}
 
 
+def _openings(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first turn of each dialogue: a later one cannot be graded without what came before."""
+    return [row for row in rows if not row.get("response_id")]
+
+
 prosocial = Domain(
     name="prosocial",
     data={"train": "prosocial/train.jsonl", "dev": "prosocial/dev.jsonl"},
@@ -28,6 +33,7 @@ prosocial = Domain(
         "train": "allenai/prosocial-dialog",
         "dev": "allenai/prosocial-dialog@validation",
     },
+    prepare=_openings,
     row=_level,
     labels=LEVELS,
     style="answer",

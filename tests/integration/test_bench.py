@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from cowest_graph.benching import Ledger, Metered
 from cowest_graph.domains import Domain
@@ -19,8 +23,9 @@ from cowest_graph.scoreboard import Price, cost
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import Attempt, Trace
 from trainer.analyses import pairs, rounds, study, styles
-from trainer.bench import Models, Plan, run_bench
+from trainer.bench import Models, Plan, _identity, run_bench
 from trainer.bench_adapters import Training, relabelled
+from trainer.bench_verbs import _folders
 from trainer.cli import run
 from trainer.job import TrainingJob
 from trainer.report import load, markdown, save
@@ -194,6 +199,68 @@ def test_what_a_method_needs_and_has_not_is_said(tmp_path: Path) -> None:
         bench(tmp_path, Plan(methods=("flare",), limit=2, embeddings=False, resamples=100))
 
 
+def test_a_training_query_that_fails_beforehand_is_left_out(tmp_path: Path) -> None:
+    healthy, broken = strong(), {8}
+
+    def reply(messages: list[BaseMessage]) -> str | Exception:
+        failing = _number(messages) in broken
+        return RuntimeError("too long") if failing else healthy._script(messages)  # type: ignore[operator,no-any-return]
+
+    models = Models(weak(), ScriptedModel(reply, model_name="large"))
+    plan = Plan(methods=("strong_cot", "skr"), limit=4, embeddings=False, resamples=100)
+    assert row(bench(tmp_path / "one", plan, models=models), "skr")["scored"] == 4
+    broken |= set(range(8, 20))  # every training query
+    found = row(bench(tmp_path / "all", plan, models=models), "skr")
+    assert (found["scored"], found["note"]) == (0, "left out: too long")
+
+
+def test_nothing_of_an_earlier_corpus_or_prompt_is_answered(tmp_path: Path) -> None:
+    plan = Plan(methods=("skr",), limit=2, probes=2, embeddings=False, resamples=10)
+    seen: list[set[str]] = []
+    for fact in ("old", "new"):
+
+        def found(texts: Sequence[str], fact: str = fact) -> Any:
+            return RunnableLambda(lambda query: [Document(f"{fact} {query}"), Document(texts[0])])
+
+        model = ScriptedModel(lambda messages: "Answer: nothing", model_name="large")
+        models = Models(weak(), model)
+        chosen = domain(retriever=found, metrics={"always": lambda a, r: float("d" in str(a))})
+        bench(tmp_path, plan, models=models, domain=chosen)
+        asked = [m[-1].text for m in model.calls if "Passages:" in m[-1].text]
+        seen.append({fact for fact in ("old", "new") for text in asked if f"] {fact} " in text})
+    assert seen == [{"old"}, {"new"}]
+
+
+def test_a_training_query_is_not_shown_its_own_passage_by_your_retriever(tmp_path: Path) -> None:
+    plan = Plan(methods=("skr",), limit=2, embeddings=False, resamples=10)
+
+    def everything(texts: Sequence[str]) -> Any:
+        return RunnableLambda(lambda query: [Document(text) for text in texts])
+
+    models = Models(weak(), strong())
+    bench(tmp_path, plan, models=models, domain=domain(retriever=everything))
+    shown = [m[-1].text for m in models.strong.calls if "Passages:" in m[-1].text]
+    assert shown
+    for text in shown:
+        asked = text.rsplit("Question: ", 1)[1]
+        assert f"{asked}\nAnswer:" not in text
+
+
+def test_another_endpoint_is_another_model() -> None:
+    def at(url: str) -> Any:
+        return ChatOpenAI(model="m", base_url=url, api_key=SecretStr("k"))
+
+    one, other = (_identity(at(f"http://{host}/v1"), "") for host in ("one", "two"))
+    assert one != other
+    assert one == _identity(at("http://one/v1"), "")
+
+
+def test_nothing_to_run_is_said(tmp_path: Path) -> None:
+    for plan in (Plan(methods=()), Plan(seeds=())):
+        with pytest.raises(ValueError, match="nothing to run"):
+            bench(tmp_path, plan)
+
+
 def test_faults_of_the_data_are_found_and_said(tmp_path: Path) -> None:
     rows = [{"q": f"double {n}", "a": str(2 * n)} for n in range(6)]
     shared = domain(data={"dev": [*rows[:3], rows[0]], "train": rows[2:]})
@@ -204,6 +271,17 @@ def test_faults_of_the_data_are_found_and_said(tmp_path: Path) -> None:
     ]
     leaky = domain(row=lambda r: {"query": f"{r['q']} not {r['a']}", "reference": r["a"]})
     assert "the fields a decide" in bench(tmp_path / "b", domain=leaky)["findings"][0]
+    named = domain(
+        row=lambda r: {"query": f"{r['q']} is {r['a']}", "reference": r["a"]},
+        labels=tuple(str(2 * n) for n in range(30)),
+        data={
+            "dev": [{"q": f"double {n}", "a": str(2 * n)} for n in range(12)],
+            "train": [{"q": f"double {n}", "a": str(2 * n)} for n in range(12, 30)],
+        },
+    )
+    assert "holds its own label" in bench(tmp_path / "n", domain=named)["findings"][-1]
+    other = domain(data={"dev": [*rows[:2], {"q": "Double 0.", "a": "1"}], "train": rows[3:]})
+    assert "another reference" in bench(tmp_path / "o", domain=other)["findings"][1]
     with pytest.raises(ValueError, match="every training query is in the split"):
         bench(tmp_path / "c", domain=domain(data={"dev": rows, "train": rows}))
     with pytest.raises(ValueError, match="outside the set"):
@@ -320,6 +398,37 @@ def test_analyse_runs_from_the_command_line(
     assert Path("models/report.html").exists()
     for wrong in (["model"], ["models"], ["pairs", "--counts", "-1"], ["rounds", "--counts", "x"]):
         assert run(["analyse", *wrong, *words, "--out", "wrong", "-c", "a.toml"]) == 2
+
+
+def test_a_variant_that_cannot_run_leaves_the_others(tmp_path: Path) -> None:
+    plan = Plan(limit=2, embeddings=False, resamples=10, training=Training(num_drafts=2))
+    said: list[str] = []
+
+    def one(plan: Plan, folder: Path) -> dict[str, Any]:
+        return bench(folder, plan)
+
+    found = study(rounds(plan, 2), tmp_path, one, said.append)
+    assert [r["variant"] for r in found] == ["0 rounds"]  # without adapters there is no round
+    assert sum("left out: " in line for line in said) == 2
+    with pytest.raises(ValueError, match="no variant"):
+        study(iter([("x", replace(plan, methods=("flare",)))]), tmp_path, one, said.append)
+
+
+def test_configurations_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    one, other = tmp_path / "a" / "cowest.toml", tmp_path / "b" / "cowest.toml"
+    assert _folders(Path("out"), [one, other]) == [Path("out/a-cowest"), Path("out/b-cowest")]
+    assert _folders(Path("out"), [one]) == [Path("out/cowest")]
+    with pytest.raises(ValueError, match="same names"):
+        _folders(Path("out"), [one, one])
+
+
+def test_what_was_spent_beforehand_is_on_the_report(tmp_path: Path) -> None:
+    plan = Plan(methods=("strong_cot", "skr"), limit=2, probes=2, embeddings=False, resamples=10)
+    results = bench(tmp_path, plan, prices={"strong": Price(1e6, 0)})
+    spent = results["once"]["0"]["costs"]["before skr"]
+    assert spent["calls"] == {"strong": 4}  # two queries, with and without passages
+    assert spent["dollars"] == spent["tokens"]["strong"][0]
+    assert "spent once, seed 0, before skr: strong 4 calls" in markdown([results])
 
 
 def test_analyses_vary_one_thing(tmp_path: Path) -> None:

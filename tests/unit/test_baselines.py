@@ -165,7 +165,9 @@ def test_flare_looks_up_what_it_doubts_and_goes_on_from_there() -> None:
     strong = Sure(reply)
     found = run("flare", materials(None, strong, retriever=RunnableLambda(find)))
     assert searched == ["The vitamin is so."]
-    assert "It is known." in asked(strong)[1]  # what stands is shown again
+    assert (
+        "It is known." in asked(strong)[2]
+    )  # after one to see probabilities: what stands is shown
     assert found["answer"].text == "It is known. It is B12.\nAnswer: B12"
 
 

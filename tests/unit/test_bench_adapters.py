@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -105,8 +106,9 @@ def test_sft_then_dpo_from_it(tmp_path: Path) -> None:
     pairs = recipes.made[dpo]["rows"]
     assert len(pairs) == 2  # two queries, two drafts each, one of them right
     assert {row["chosen"][0]["content"] for row in pairs} == {"Answer: right"}
-    assert shop.once["traces"] == 2
-    assert shop.once["feedback_calls"] == {"draft": 4, "refine": 4, "solo": 2, "evaluate": 6}
+    assert shop.once["feedback queries"] == 2
+    roles = Counter(call["role"] for call in shop.calls[f"feedback on {sft}"])
+    assert roles == {"weak": 4, "strong": 6}  # drafts; refined and alone; a metric is no call
 
 
 def test_the_same_shop_again_finds_what_it_made(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from cowest_graph.domains import (
     Domain,
+    Example,
     choice,
     data_hash,
     distinct,
     label,
+    named_in_queries,
     options,
     shown_references,
     without_duplicates,
@@ -70,6 +72,19 @@ def test_bad_data_is_found_and_said(tmp_path: Path) -> None:
         ab(data={"dev": [{"q": "?", "a": "y"}, {"q": " ", "a": "y"}]}).load("dev")
     with pytest.raises(ValueError, match=r"cannot be read \(KeyError: 'q'\); it has question"):
         ab(data={"dev": [{"question": "?"}]}).load("dev")
+    with pytest.raises(ValueError, match=r"row 1: the reference 1 is no text .* write str"):
+        ab(data={"dev": [{"q": "?", "a": 1}]}).load("dev")
+    for nothing in ("", [], [""]):
+        with pytest.raises(ValueError, match="is no text"):
+            ab(labels=(), data={"dev": [{"q": "?", "a": nothing}]}).load("dev")
+    with pytest.raises(ValueError, match=r"row 1: cannot be read \(AttributeError"):
+        ab(row=lambda row: {"query": row["q"].strip()}, data={"dev": [{"q": None}]}).load("dev")
+    with pytest.raises(ValueError, match="row 1: no object with fields: 3"):
+        ab(data={"dev": [3]}).load("dev")
+    with pytest.raises(ValueError, match=r"the split 'dev' is empty \(.*, prepared\)"):
+        ab(prepare=lambda rows: []).load("dev")
+    with pytest.raises(ValueError, match=r"cannot be prepared \(KeyError: 'n'\)"):
+        ab(prepare=lambda rows: sorted(rows, key=lambda row: row["n"])).load("dev")
     with pytest.raises(FileNotFoundError, match="--data FOLDER"):
         ab(data={"dev": "ab/dev.jsonl"}).load("dev", tmp_path)
     (tmp_path / "dev.jsonl").write_text('{"q": "?"\n', encoding="utf-8")
@@ -85,14 +100,33 @@ def test_planted_gold_is_named() -> None:
     leaky = ab(row=lambda row: {"query": f"{row['q']} (not {row['a']}!)", "reference": row["a"]})
     assert shown_references(leaky, leaky.rows("dev")[0]) == ["a"]
     assert shown_references(ab(), ab().rows("dev")[0]) == []
+    # a copy of the reference in another field, and rows that are sorted by their label
+    rows = [{"q": f"{n}?", "a": label, "gold": label} for label in "xy" for n in range(40)]
+    copied = ab(row=lambda row: {"query": f"{row['q']} {row['gold']}", "reference": row["a"]})
+    assert shown_references(copied, rows) == ["gold"]
+    assert shown_references(leaky, rows) == ["a"]
+
+
+def test_labels_that_stand_in_their_own_queries_are_told() -> None:
+    plain = [Example(f"{n}? {'xy'[n % 2]}", "xy"[n % 2]) for n in range(20)]
+    assert named_in_queries(ab(), plain)
+    assert not named_in_queries(ab(), [replace(e, query=f"{e.query}: x, y") for e in plain])
+    assert not named_in_queries(ab(), [replace(e, query="?") for e in plain])
+    assert not named_in_queries(ab(labels=()), plain)
 
 
 def test_duplicates_between_splits_are_left_out_of_training() -> None:
-    test = ab(data={"dev": [{"q": "The one!", "a": "x"}]}).load("dev")
+    test = ab(data={"dev": [{"q": "ONE?!", "a": "x"}]}).load("dev")
     kept, left_out = without_duplicates(ab().load("train"), test)
     assert ([e.query for e in kept], left_out) == (["two?"], 1)
     assert len(distinct([*test, *test])) == 1
     assert data_hash(test) != data_hash(kept)
+    assert data_hash(test) != data_hash([replace(test[0], passages=("p",))])
+
+
+def test_queries_that_differ_in_a_sign_are_two() -> None:
+    asked = [Example(query, "x") for query in ("10+1?", "10-1?", "1.01?", "!!!", "???", "A", "a.")]
+    assert [e.query for e in distinct(asked)] == ["10+1?", "10-1?", "1.01?", "!!!", "???", "A"]
 
 
 def test_the_task_stands_in_every_prompt_that_needs_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cowest_graph.benching import Said
@@ -39,9 +41,40 @@ def test_an_unreadable_answer_is_wrong_and_a_failed_query_is_left_out() -> None:
 def test_two_methods_are_compared_where_both_answered() -> None:
     ours = outcomes(DOMAIN, EXAMPLES, said("blue", None, "blue", "red"), seed=0)
     theirs = outcomes(DOMAIN, EXAMPLES, said("red", "red", "blue", "blue"), seed=0)
-    difference, test = compare(DOMAIN, ours, theirs)
-    assert difference.mean == pytest.approx(2 / 3)
+    differences, test = compare(DOMAIN, ours, theirs, resamples=40)
+    assert differences["accuracy"].mean == pytest.approx(2 / 3)
+    scores = [standing(DOMAIN, "m", "f", side, resamples=1).scores for side in (ours, theirs)]
+    gain = scores[0]["macro_f1"].mean - scores[1]["macro_f1"].mean
+    assert differences["macro_f1"].mean != 0
+    assert gain != differences["macro_f1"].mean  # one of theirs was not answered by ours
+    assert test is not None
     assert (test.only_ours, test.only_theirs) == (2, 0)
+
+
+def test_a_query_counts_once_however_many_seeds_asked_it() -> None:
+    right, wrong = said("blue", "red", "blue", "red"), said("green", "green", "green", "green")
+    tests = []
+    for seeds in (1, 4):
+        sides = [
+            {p: o for s in range(seeds) for p, o in outcomes(DOMAIN, EXAMPLES, each, s).items()}
+            for each in (right, wrong)
+        ]
+        tests.append(compare(DOMAIN, *sides, resamples=1)[1])
+    assert tests[0] == tests[1]
+
+
+def test_without_a_common_query_there_is_no_comparison() -> None:
+    ours = outcomes(DOMAIN, EXAMPLES, said("blue", None, None, None), seed=0)
+    theirs = outcomes(DOMAIN, EXAMPLES, said(None, "red", None, None), seed=0)
+    assert compare(DOMAIN, ours, theirs) == ({}, None)
+
+
+def test_a_graded_metric_has_a_difference_and_no_exact_test() -> None:
+    graded = replace(DOMAIN, labels=(), metrics={"closeness": lambda answer, accepted: 0.9})
+    found = outcomes(graded, EXAMPLES, said("a", "b", "c", "d", draft="d"), seed=0)
+    differences, test = compare(graded, found, found, resamples=10)
+    assert (list(differences), test) == (["closeness"], None)
+    assert decompose(graded, found, found) is None
 
 
 def test_what_cannot_be_read_is_no_copy() -> None:
