@@ -1,4 +1,4 @@
-"""Scripted chat models, for this package's tests and for yours. No weights, no sockets.
+"""Scripted chat models and a toy domain, for our tests and yours. No weights, no sockets.
 
 A scripted model is a real LangChain chat model: it streams, batches and reports usage like one.
 """
@@ -15,6 +15,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr
+
+from cowest_graph.domains import Domain
 
 Reply = str | Exception
 Script = Callable[[list[BaseMessage]], Reply] | Sequence[Reply]
@@ -111,3 +113,22 @@ class ScriptedModel(BaseChatModel):
 def _usage(input_tokens: int, output_tokens: int) -> UsageMetadata:
     total = input_tokens + output_tokens
     return UsageMetadata(input_tokens=input_tokens, output_tokens=output_tokens, total_tokens=total)
+
+
+def toy_domain(rows: int = 20, **changes: Any) -> Domain:
+    """Numbers to double: "double 3" is "6". The first 8 rows are the split dev, the rest train.
+
+    Args:
+        rows: in both splits, more than 8.
+        changes: fields of `Domain` that are to be others.
+
+    >>> toy_domain().load("dev")[3]
+    Example(query='double 3', reference='6', explanation=None, passages=())
+    """
+    made = [{"q": f"double {n}", "a": str(2 * n)} for n in range(rows)]
+    fields: dict[str, Any] = {
+        "name": "doubles",
+        "data": {"dev": made[:8], "train": made[8:]},
+        "row": lambda row: {"query": row["q"], "reference": row["a"]},
+    }
+    return Domain(**(fields | changes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _STYLE = """
@@ -84,13 +84,49 @@ def bars(
     Args:
         axis: of matplotlib.
         names: one a bar.
-        intervals: mean, low, high, each between 0 and 1.
+        intervals: mean, low, high; the axis goes from 0 to 1, and beyond where they do.
         title: of the axis.
     """
     ordered = list(intervals)[::-1]
-    # A resampled figure that is no mean may have its interval beside itself.
-    below = [max(mean - low, 0) for mean, low, _ in ordered]
-    above = [max(high - mean, 0) for mean, _, high in ordered]
     means = [mean for mean, _, _ in ordered]
-    axis.barh(list(names)[::-1], means, xerr=[below, above], color="#6a8caf", capsize=3)
-    axis.set(xlim=(0, 1), title=title)
+    axis.barh(list(names)[::-1], means, xerr=_errors(ordered), color="#6a8caf", capsize=3)
+    axis.set(xlim=_range(ordered), title=title)
+
+
+def curves(
+    axis: Any,
+    names: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    title: str,
+) -> None:
+    """One line with intervals a series, over named places.
+
+    Args:
+        axis: of matplotlib.
+        names: of the places.
+        series: by name, mean, low, high a place; None where there is none.
+        title: of the axis.
+    """
+    every = [interval for line in series.values() for interval in line if interval]
+    for number, (name, line) in enumerate(series.items()):
+        there = [(place, interval) for place, interval in enumerate(line) if interval]
+        beside = 0.06 * (number - (len(series) - 1) / 2)  # so that intervals do not cover another
+        means = [interval[0] for _, interval in there]
+        errors = _errors([interval for _, interval in there])
+        axis.errorbar(
+            [p + beside for p, _ in there], means, yerr=errors, marker="o", capsize=3, label=name
+        )
+    axis.set_xticks(range(len(names)), list(names))
+    axis.set(ylim=_range(every), title=title)
+    axis.legend()
+
+
+def _errors(intervals: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    # A resampled figure that is no mean may have its interval beside itself.
+    below = [max(mean - low, 0) for mean, low, _ in intervals]
+    return [below, [max(high - mean, 0) for mean, _, high in intervals]]
+
+
+def _range(intervals: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    lows, highs = [low for _, low, _ in intervals], [high for *_, high in intervals]
+    return min(0.0, *lows), max(1.0, *highs)

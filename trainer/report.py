@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.pages import bars, html_table, listed, markdown_table, page, plot
+from trainer.pages import bars, curves, html_table, listed, markdown_table, page, plot
 
 Results = Mapping[str, Any]
 
@@ -58,7 +58,7 @@ def markdown(results: Sequence[Results]) -> str:
 
 def web_page(results: Sequence[Results]) -> str:
     """All tables and plots as one page."""
-    parts = ["<h1>Methods compared</h1>"]
+    parts = ["<h1>Methods compared</h1>", *_studies(results)]
     for each in results:
         parts.append(f"<h2>{html.escape(title(each))}</h2>")
         parts.append(listed(facts(each)))
@@ -217,6 +217,35 @@ def _plotted(results: Results) -> str:
             bars(axis, [row["method"] for row in rows], intervals, metric.replace("_", " "))
 
     return plot(draw, height=1 + 0.3 * len(rows))
+
+
+def _studies(results: Sequence[Results]) -> list[str]:
+    """One plot an analysis: the primary metric of each method over the variants."""
+    by_domain: dict[str, list[Results]] = {}
+    for each in results:
+        if "variant" in each:
+            by_domain.setdefault(each["domain"], []).append(each)
+    return [
+        f"<h2>{html.escape(domain)}, all variants</h2>\n{_study(variants)}"
+        for domain, variants in by_domain.items()
+        if len(variants) > 1
+    ]
+
+
+def _study(variants: Sequence[Results]) -> str:
+    metric = variants[0]["primary"]
+    methods = {row["method"]: None for each in variants for row in each["rows"] if row["scored"]}
+    series = {method: [_mean_of(each, method, metric) for each in variants] for method in methods}
+    names = [str(each["variant"]) for each in variants]
+    return plot(lambda figure: curves(figure.subplots(), names, series, metric.replace("_", " ")))
+
+
+def _mean_of(results: Results, method: str, metric: str) -> tuple[float, float, float] | None:
+    for row in results["rows"]:
+        if row["method"] == method and row["scored"]:
+            found = row["scores"][metric]
+            return found["mean"], found["low"], found["high"]
+    return None
 
 
 def _metrics(results: Results) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from cowest_graph.benching import Ledger, Metered
 from cowest_graph.domains import Domain
 from cowest_graph.scoreboard import Price, cost
-from cowest_graph.testing import ScriptedModel
+from cowest_graph.testing import ScriptedModel, toy_domain
 from cowest_graph.traces import Attempt, Trace
 from trainer.analyses import pairs, rounds, study, styles
 from trainer.bench import Models, Plan, _identity, run_bench
@@ -28,20 +28,14 @@ from trainer.bench_adapters import Training, relabelled
 from trainer.bench_verbs import _folders
 from trainer.cli import run
 from trainer.job import TrainingJob
-from trainer.report import load, markdown, save
+from trainer.report import load, markdown, save, web_page
 
 FREE = ("weak", "strong", "strong_cot", "strong_self_refine", "cowest")
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"query": row["q"], "reference": row["a"]}
-
-
 def domain(**changes: Any) -> Domain:
     """Numbers to double: the weak model knows the even ones, the strong one those below 4."""
-    rows = [{"q": f"double {n}", "a": str(2 * n)} for n in range(20)]
-    made = Domain("doubles", {"dev": rows[:8], "train": rows[8:]}, _row)
-    return replace(made, **changes)
+    return toy_domain(**changes)
 
 
 DOUBLES = domain()
@@ -444,6 +438,8 @@ def test_analyses_vary_one_thing(tmp_path: Path) -> None:
 
     found = study(iter(small), tmp_path, one, lambda _: None)
     assert [r["variant"] for r in found] == [name for name, _ in small]
+    assert "doubles, all variants" in web_page(found)
+    assert "all variants" not in web_page(found[:1])
     solo = [m for m in models.strong.calls if "own knowledge. Write" in m[-1].text]
     assert len(solo) == 4  # the strong model alone was asked in the first variant only
 

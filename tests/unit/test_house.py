@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "cowest_graph.benching": {"domains", "evaluators", "failures", "prompts", "state"},
     "cowest_graph.scoreboard": {"benching", "benchmark", "domains", "metrics", "state"},
     "cowest_graph.instruments": set(),
-    "cowest_graph.testing": set(),
+    "cowest_graph.testing": {"domains"},
     "cowest_graph.prompts": set(),
     "cowest_graph.evaluators": {"state", "metrics", "prompts"},
     "cowest_graph.records": {"state"},
