@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from cowest_graph.benchmark import mean_interval, statistic_interval
 from cowest_graph.domains import Domain, Example, without_duplicates
+from cowest_graph.scoreboard import resampled_macro_f1
 from trainer.models import attribute
 
 NAMES = [
@@ -29,18 +29,19 @@ NAMES = [
 def scores(domain: Domain, said: Sequence[str | None], test: Sequence[Example]) -> str:
     """Accuracy and macro-F1 of labels with 95 % bootstrap intervals, in words."""
     right = [float(s == e.reference) for s, e in zip(said, test, strict=True)]
-    f1 = statistic_interval(partial(_macro_f1, domain, said, test), len(test))
+    meant = [e.reference or "" for e in test]
+    whole = domain.occurring(said, meant)
+
+    def macro_f1(at: Sequence[int]) -> float:
+        drawn = [said[i] for i in at], [meant[i] for i in at]
+        return resampled_macro_f1(domain, *drawn, whole)
+
+    f1 = statistic_interval(macro_f1, len(test))
     accuracy = mean_interval(right)
     return (
         f"{len(test)} dev; accuracy {accuracy.mean:.3f} ({accuracy.low:.3f} to "
         f"{accuracy.high:.3f}), macro-F1 {f1.mean:.3f} ({f1.low:.3f} to {f1.high:.3f})"
     )
-
-
-def _macro_f1(
-    domain: Domain, said: Sequence[str | None], test: Sequence[Example], at: Sequence[int]
-) -> float:
-    return domain.macro_f1([said[i] for i in at], [test[i].reference or "" for i in at])
 
 
 def main() -> None:

@@ -67,6 +67,8 @@ class Ledger:
     def __init__(self, path: str | Path) -> None:
         if str(path) != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.made = self.known = 0
+        """Calls since it was opened: made, and found."""
         self._lock = threading.Lock()
         self._bills: dict[str, list[CallRecord]] = defaultdict(list)
         self._database = sqlite3.connect(path, check_same_thread=False, timeout=60)
@@ -87,6 +89,7 @@ class Ledger:
         """A finished call's reply, or None."""
         with self._lock:
             row = self._database.execute("SELECT reply FROM calls WHERE key = ?", (key,)).fetchone()
+            self.known += row is not None
         found: dict[str, Any] | None = None if row is None else json.loads(row[0])
         return found
 
@@ -94,7 +97,12 @@ class Ledger:
         """Keep a finished call, and give what is kept: of two equal calls at once the first's."""
         with self._lock, self._database:
             self._database.execute("INSERT OR IGNORE INTO calls VALUES (?, ?)", (key, _json(reply)))
-        return self.reply(key) or dict(reply)
+            self.made += 1
+            (kept,) = self._database.execute(
+                "SELECT reply FROM calls WHERE key = ?", (key,)
+            ).fetchone()
+        whole: dict[str, Any] = json.loads(kept)
+        return whole
 
     def charge(self, bill: str | None, call: CallRecord) -> None:
         """Put a call on a query's bill."""
@@ -212,8 +220,7 @@ def answers(
             kind = failure_kind(result)
             if kind in FATAL:
                 raise result
-            error = f"{type(result).__name__}: {result}"[:500]
-            yield Said(key, failure=kind, error=error, calls=calls)
+            yield Said(key, failure=kind, error=_told(result), calls=calls)
             continue
         yield Said(key, text_of(result["answer"]), _text(result.get("draft")), calls=calls)
 
@@ -233,6 +240,12 @@ def _record(role: str, message: AIMessage, seconds: float) -> CallRecord:
         output_tokens=usage["output_tokens"] if usage else None,
         seconds=seconds,
     )
+
+
+def _told(error: Exception) -> str:
+    """What a failure says, and where a request went that did not come back."""
+    url = getattr(vars(error).get("request"), "url", None)
+    return f"{type(error).__name__}: {error}"[:500] + (f" ({url})" if url else "")
 
 
 def _text(message: AIMessage | None) -> str | None:

@@ -25,11 +25,6 @@ class Difference:
         """Whether the whole interval lies above 0."""
         return self.low > 0
 
-    @property
-    def below_zero(self) -> bool:
-        """Whether the whole interval lies below 0."""
-        return self.high < 0
-
     def __str__(self) -> str:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 

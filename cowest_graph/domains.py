@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -116,6 +115,12 @@ class Domain:
             raise ValueError(f"the domain {self.name!r} names no split; data is empty")
         if repeated := {a for a in self.labels if self.labels.count(a) > 1}:
             raise ValueError(f"labels given twice: {', '.join(sorted(repeated))}")
+        spelled = [_spelled(a) for a in self.labels]
+        if alike := {a for a in self.labels if spelled.count(_spelled(a)) > 1}:
+            raise ValueError(
+                f"labels that differ in case or punctuation alone cannot be told apart: "
+                f"{', '.join(sorted(alike))}; write the difference in words"
+            )
 
     # --- data ---
 
@@ -186,7 +191,8 @@ class Domain:
             raise ValueError(f"{where}: no query; the row gave {given!r}")
         if reference is not None:
             self._check_reference(reference, where)
-        passages = tuple(given.get("passages") or ())
+        passages = given.get("passages") or ()
+        passages = (passages,) if isinstance(passages, str) else tuple(passages)
         return Example(query, reference, given.get("explanation") or None, passages)
 
     def _check_reference(self, reference: Any, where: str) -> None:
@@ -250,17 +256,21 @@ class Domain:
         return {name: metric(answer, accepted) for name, metric in self.scoring.items()}
 
     def macro_f1(self, answers: Sequence[str | None], accepted: Sequence[Reference]) -> float:
-        """Macro-F1 over the domain's fixed labels.
+        """Macro-F1 over the domain's fixed labels; any of several references is right.
 
         Raises:
             ValueError: for a domain without labels.
         """
-        return macro_f1(answers, [references(r)[0] for r in accepted], self.labels)
+        return macro_f1(answers, _meant(answers, accepted), self.labels)
+
+    def occurring(self, answers: Sequence[str | None], accepted: Sequence[Reference]) -> int:
+        """How many of the labels are an answer or a reference here; the others' F1 is 0."""
+        return len({*answers, *_meant(answers, accepted)} & set(self.labels))
 
     def evaluator(self) -> Callable[..., Evaluation]:
-        """The mean of the domain's metrics as an evaluator (see `evaluators`).
+        """The domain's primary metric as an evaluator (see `evaluators`).
 
-        The first metric decides; the others tell apart what it calls equal.
+        Without metrics of the domain's own, token F1 tells apart what exact match calls equal.
         """
 
         def evaluate(
@@ -270,10 +280,22 @@ class Domain:
             if not references(reference):
                 return Evaluation(score=None, comment="no reference")
             scores = self.score(outputs["text"], inputs["query"], reference)
+            if self.metrics:
+                return Evaluation(score=scores[self.primary])
             return Evaluation(score=sum(scores.values()) / len(scores))
 
-        evaluate.__name__ = f"{self.name}:{'+'.join(self.scoring)}"
+        scored_by = [self.primary] if self.metrics else self.scoring
+        evaluate.__name__ = f"{self.name}:{'+'.join(scored_by)}"
         return evaluate
+
+
+def _meant(answers: Sequence[str | None], accepted: Sequence[Reference]) -> list[str]:
+    """Of several references the one that was answered, else the first."""
+    several = [references(each) for each in accepted]
+    return [
+        answer if answer is not None and answer in known else known[0]
+        for answer, known in zip(answers, several, strict=True)
+    ]
 
 
 # --- what examples tell of each other ---
@@ -284,7 +306,7 @@ def without_duplicates(
 ) -> tuple[list[Example], int]:
     """The training examples whose query is not in the test split, and how many were left out.
 
-    Queries are compared without case, white space and the punctuation around them.
+    Queries are compared without case, white space, articles and the punctuation of sentences.
     """
     seen = {_asks(example) for example in test}
     kept = [example for example in train if _asks(example) not in seen]
@@ -302,9 +324,13 @@ def contradictions(examples: Sequence[Example]) -> int:
     return len({_asks(e) for e in examples if e.reference != known[_asks(e)]})
 
 
+_SOFT = re.compile(r"\b(?:a|an|the)\b|(?<!\d)[.,;:!?'\"()]+(?!\d)|[.?!]+$")
+
+
 def _asks(example: Example) -> str:
+    """The query in small letters without articles and the punctuation of sentences."""
     plain = " ".join(example.query.casefold().split())
-    return plain.strip(string.punctuation + " ") or plain
+    return " ".join(_SOFT.sub("", plain).split()) or plain
 
 
 def shown_references(domain: Domain, rows: Sequence[Row], *, sample: int = 20) -> list[str]:
@@ -410,6 +436,8 @@ def label(text: str, labels: Sequence[str]) -> str | None:
     said = _spelled(answer)
     if said in spelled:
         return spelled[said]
+    if _DENIAL.search(said):
+        return None
     named: list[str] = []
     for known in sorted(spelled, key=len, reverse=True):
         said, times = re.subn(rf"(?<!\w){re.escape(known)}(?!\w)", "", said)
@@ -417,6 +445,7 @@ def label(text: str, labels: Sequence[str]) -> str | None:
     return spelled[named[0]] if len(named) == 1 else None
 
 
+_DENIAL = re.compile(r"\b(?:not|no|never|neither|nor|isn t|cannot)\b")
 _OPTION = re.compile(r"^\(([A-Z])\) (.*)$", re.M)
 _LETTER = re.compile(r"^\W*(?:option\s+|choice\s+)?([A-Z])(?=$|[\s.):,*\"'/-])", re.I)
 _CHOSEN = re.compile(r'"answer(?:_choice)?"\s*:\s*"([^"]*)"')
@@ -454,7 +483,11 @@ def choice(text: str, query: str) -> str | None:
     answer = found[-1] if found else final_answer(text)
     if answer is None or _SEVERAL.match(answer):
         return None
-    same = [x for x, said in offered.items() if normalize(said) == normalize(answer)]
+    alone = re.fullmatch(r"\W*([A-Z])\W*", answer)
+    if alone and alone.group(1) in offered:
+        return alone.group(1)
+    wanted = normalize(answer)
+    same = [x for x, said in offered.items() if wanted and normalize(said) == wanted]
     if len(same) == 1:
         return same[0]
     letter = _LETTER.match(answer)
@@ -488,7 +521,8 @@ def _jsonl(path: Path) -> list[Row]:
             try:
                 rows.append(cast(Row, json.loads(line)))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON: {error}") from None
+                said = f"not JSON: {error.msg} at column {error.colno}"
+                raise ValueError(f"{path}, line {number}: {said}") from None
     return rows
 
 

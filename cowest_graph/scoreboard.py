@@ -260,14 +260,38 @@ def _macro_f1(
         grouped[place[1]].append(place)
     clusters = list(grouped.values())
 
-    def figure(side: Mapping[Place, Outcome], drawn: Sequence[int]) -> float:
+    def figure(side: Mapping[Place, Outcome], whole: int, drawn: Sequence[int]) -> float:
         outcomes = [side[place] for cluster in drawn for place in clusters[cluster]]
-        return domain.macro_f1([o.answer for o in outcomes], [o.reference for o in outcomes])
+        said, meant = [o.answer for o in outcomes], [o.reference for o in outcomes]
+        return resampled_macro_f1(domain, said, meant, whole)
+
+    sides = [
+        (side, domain.occurring([o.answer for o in rows], [o.reference for o in rows]))
+        for side in (ours, *([theirs] if theirs is not None else []))
+        for rows in [[side[place] for places in clusters for place in places]]
+    ]
 
     def gain(drawn: Sequence[int]) -> float:
-        return figure(ours, drawn) - (figure(theirs, drawn) if theirs is not None else 0.0)
+        first, *second = (figure(side, whole, drawn) for side, whole in sides)
+        return first - sum(second)
 
     return statistic_interval(gain, len(clusters), resamples=resamples)
+
+
+def resampled_macro_f1(
+    domain: Domain, said: Sequence[str | None], meant: Sequence[Reference], whole: int
+) -> float:
+    """Macro-F1 of a resample, over the labels that it holds.
+
+    A label that a resample does not draw is no fault of the method, and would pull every resample
+    below the figure of the whole sample, where it is the macro-F1.
+
+    Args:
+        domain: whose labels.
+        said, meant: answers and references of the resample.
+        whole: labels that occur in the whole sample.
+    """
+    return domain.macro_f1(said, meant) * whole / (domain.occurring(said, meant) or 1)
 
 
 def _exact(metric: str, *sides: Mapping[Place, Outcome]) -> bool:

@@ -106,7 +106,9 @@ def add_adapter_verbs(
     def rollback(config: ConfigFile = None, as_json: AsJson = False) -> None:
         """Go back to what was in use before the last promotion."""
         registry = settings_of(config).registry()
-        registry.rollback()
+        before = registry.current
+        if registry.rollback() == before:
+            console.note("nothing was promoted before: there is nothing to go back to")
         _show_choice(registry, as_json)
 
 

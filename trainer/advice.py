@@ -6,8 +6,10 @@ endpoint's reply repeats are masked.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +31,13 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 _SHORTEST_KEY = 8  # what is shorter is no secret, and may well be a word of the text
 _OURS = (ValueError, LookupError, OSError, RuntimeError, ImportError)  # raised with whole sentences
-_FILES = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_FILES = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 _SAID = {
     "auth": "refused the key",
@@ -97,6 +105,17 @@ def exit_code(error: BaseException) -> int:
     return WRONG_INPUT if wrong else FAILED
 
 
+def remedy(kind: str, section: str = "[strong]") -> str:
+    """What to do about a kind of failure.
+
+    Args:
+        kind: as `failure_kind` names it.
+        section: of cowest.toml, whose endpoint failed.
+    """
+    env = f"COWEST_{section.strip('[]').split(']')[0].upper()}"
+    return _TODO.get(kind, "check {section}").format(section=section, env=env)
+
+
 def need(*extras: str) -> None:
     """Check that the modules of these extras are installed, without importing them.
 
@@ -123,10 +142,20 @@ def _told(error: BaseException, endpoints: list[Endpoint]) -> str:
         return _endpoint_said(error, endpoints)
     if isinstance(error, ImportError) and (extra := _extra(error.name)):
         return _missing([str(error.name).partition(".")[0]], extra)
+    if _disk_is_full(error):
+        where = getattr(error, "filename", None)
+        return (
+            f"no space left on the disk{f' for {where}' if where else ''}; free some and run the "
+            "same command again, or name a folder elsewhere"
+        )
     if (inner := getattr(error, "orig", None)) is not None:
         return _database_said(error, inner)
     if isinstance(error, KeyError) and len(error.args) == 1:
         return _line(str(error.args[0]))
+    if isinstance(error, FileExistsError) and os.path.isfile(error.filename or ""):
+        return _line(f"{error.filename} is a file, and a folder is wanted")
+    if isinstance(error, IsADirectoryError) and error.filename is not None:
+        return _line(f"{error.filename} is a folder, and a file is wanted")
     if isinstance(error, OSError) and error.filename is not None:
         return _line(f"{error.filename}: {error.strerror}")
     if isinstance(error, ConnectionError) and endpoints:
@@ -137,6 +166,10 @@ def _told(error: BaseException, endpoints: list[Endpoint]) -> str:
         return str(error)
     text = _line(str(error))
     return text if text and isinstance(error, _OURS) else f"{kind}: {text}" if text else kind
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    return getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
 
 
 def _is_usage(error: BaseException) -> bool:
@@ -163,9 +196,7 @@ def _endpoint_said(error: BaseException, endpoints: list[Endpoint]) -> str:
     said = _SAID.get(kind, f"failed ({kind})")
     code = f" ({status})" if status else ""
     section = " or ".join(f"[{section}]" for section in sections)
-    todo = _TODO.get(kind, "check {section}").format(
-        section=section, env=f"COWEST_{sections[0].upper()}"
-    )
+    todo = remedy(kind, section)
     reason = _line(_reason(error))
     return f"{section} {where} {said}{code}{f': {reason}' if reason else ''}; {todo}"
 

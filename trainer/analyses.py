@@ -110,12 +110,12 @@ def study(
         say(f"variant: {name}")
         try:
             results = {**run(plan, own), "variant": name}
-        except ValueError as error:  # no method could run; the other variants may
+        except RuntimeError as error:  # no method could run; the other variants may
             say(f"variant left out: {name}: {error}")
             continue
         write(own / "bench.json", results)
         found.append(results)
         before = own
     if not found:
-        raise ValueError("no variant could run; what stopped each is said above")
+        raise RuntimeError("no variant could run; what stopped each is said above")
     return found

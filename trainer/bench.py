@@ -40,7 +40,6 @@ from cowest_graph.scoreboard import (
     Outcome,
     Place,
     Price,
-    Standing,
     compare,
     cost,
     decompose,
@@ -50,12 +49,13 @@ from cowest_graph.scoreboard import (
 from cowest_graph.weak.hardware import cores
 from cowest_graph.weak.llama_server import ServedHere
 from trainer.bench_adapters import MakeJob, Training, Workshop, plain
-from trainer.console import Meter
+from trainer.console import Meter, write_text
 from trainer.job import TrainingJob
 
 Say = Callable[[str], None]
 _KINDS: tuple[Literal["sft", "dpo"], ...] = ("sft", "dpo")
 _WRITING = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")
+_GIVEN_UP = 5  # queries without a connection, one after another
 _SOLO = ("strong_cot", "strong")  # whose answers the drafts are held against
 
 
@@ -153,12 +153,14 @@ def run_bench(
 
     Raises:
         LookupError: for a method or split that there is not.
-        ValueError: for no method, no seed, an empty split or a label outside the set, or when no
-            method could run.
+        ValueError: for no method, no seed, an empty split or a label outside the set.
+        RuntimeError: when no method answered a query.
     """
     methods = named(plan.methods)
     if not methods or not plan.seeds:
         raise ValueError(f"nothing to run: methods {plan.methods}, seeds {plan.seeds}")
+    if min(plan.probes, plan.training.feedback_rows, plan.training.num_drafts) < 1:
+        raise ValueError("probes, feedback_rows and num_drafts are 1 at least")
     train, test = domain.load("train", data), domain.load(plan.split, data)
     findings = check(domain, train, test, domain.rows(plan.split, data)[0])
     train, test = without_duplicates(distinct(train), test)[0], distinct(test)
@@ -166,14 +168,19 @@ def run_bench(
         raise ValueError(f"{domain.name}: every training query is in the split {plan.split!r}")
     for finding in findings:
         say(f"data: {finding}")
+    domain.prompts(plan.style)  # a wrong style is told before anything is made
     found: dict[str, dict[Place, Outcome]] = {m.name: {} for m in methods}
     failures: dict[str, list[Said]] = {m.name: [] for m in methods}
     notes: dict[str, str] = {}
     once: dict[str, Any] = {}
     folder.mkdir(parents=True, exist_ok=True)
+    if gone := _methods_of(folder / "bench.json") - set(found):
+        say(f"the table in {folder} had {', '.join(sorted(gone))}, too; it is replaced")
     with Ledger(folder / "ledger.db") as ledger:
         for number in plan.seeds:
-            seed = _prepared(domain, plan, models, ledger, folder, train, test, number, say)
+            seed = _prepared(
+                domain, plan, models, ledger, folder, train, test, number, methods, say
+            )
             for method in methods:
                 said, note = _run(domain, method, plan, seed, ledger, prices, say)
                 notes[method.name] = notes.get(method.name) or note
@@ -182,6 +189,7 @@ def run_bench(
             for of, calls in seed.workshop.calls.items():
                 seed.costs[of] = asdict(cost([calls], prices or {}))
             once[str(number)] = {**seed.workshop.once, "costs": seed.costs}
+        say(f"{ledger.made} calls made, {ledger.known} known from before or made twice")
     rows = _table(domain, methods, found, failures, notes, prices, plan.resamples)
     results = {
         "domain": domain.name,
@@ -256,6 +264,7 @@ def _prepared(
     train: Sequence[Example],
     test: Sequence[Example],
     seed: int,
+    methods: Sequence[Method],
     say: Say,
 ) -> _Seed:
     train, sample = list(train), list(test)
@@ -279,7 +288,11 @@ def _prepared(
         prompts=domain.prompts(style),
         task=" ".join(filter(None, (domain.task, domain.strong_task))),
         weak_task=domain.task,
-        retriever=_retriever(domain, train, plan.embeddings, say),
+        retriever=(
+            _retriever(domain, train, plan.embeddings, say)
+            if any(method.retrieves for method in methods)
+            else None
+        ),
         similar=_similar(plan.embeddings),
         examples=train,
         read=domain.read,
@@ -377,8 +390,16 @@ def _run(
             meter.done(len(said))
             if each.error is not None:
                 say(f"{method.name}: a query failed: {each.error}")
+            if _hopeless(said):
+                say(f"{method.name}: given up after {len(said)} queries: nothing was reached")
+                break
     say(f"{method.name}, seed {seed.seed}: {_so_far(domain, said, seed)}")
     return said, note
+
+
+def _hopeless(said: Sequence[Said]) -> bool:
+    """Whether no connection was had at all; each further query would wait for it again."""
+    return len(said) >= _GIVEN_UP and all(each.failure == "connection" for each in said)
 
 
 def _adapted(materials: Materials, method: Method, workshop: Workshop) -> tuple[Materials, str]:
@@ -429,7 +450,7 @@ def _table(
     ran = [m for m in methods if found[m.name]]
     if not ran:
         why = "; ".join(f"{name}: {_why(failures[name], notes[name])}" for name in notes)
-        raise ValueError(f"{domain.name}: no method answered a query ({why})")
+        raise RuntimeError(f"{domain.name}: no method answered a query ({why})")
     rows = {
         m.name: standing(
             domain,
@@ -443,9 +464,9 @@ def _table(
         )
         for m in ran
     }
-    best = _best_single(domain, ran, rows)
-    solo = next((name for name in _SOLO if found.get(name)), None)
-    table = []
+    best = _best_single(domain, [m.name for m in ran if m.single], found)
+    solo = next((name for name in _SOLO if _answers(name, found)), None)
+    table: list[dict[str, Any]] = []
     for method in ran:
         row = rows[method.name]
         if best is not None and method.name != best:
@@ -459,14 +480,32 @@ def _table(
     left_out = [m for m in methods if not found[m.name]]
     for m in left_out:
         why = _why(failures[m.name], notes[m.name])
-        table.append({"method": m.name, "family": m.family, "scored": 0, "note": why})
+        failed = len(failures[m.name])
+        silent = {"method": m.name, "family": m.family, "scored": 0, "failed": failed, "note": why}
+        table.append(silent)
     order = {name: n for n, name in enumerate(METHODS)}
     return sorted(table, key=lambda row: order[row["method"]])
 
 
-def _best_single(domain: Domain, ran: Sequence[Method], rows: Mapping[str, Standing]) -> str | None:
-    single = [m.name for m in ran if m.single]
-    return max(single, key=lambda n: rows[n].scores[domain.primary].mean) if single else None
+def _best_single(
+    domain: Domain, single: Sequence[str], found: Mapping[str, Mapping[Place, Outcome]]
+) -> str | None:
+    """The best where all of them answered; one that answered less than half is none of them."""
+    able = [name for name in single if _answers(name, found)]
+    if not able:
+        return max(single, key=lambda name: len(found[name]), default=None)
+    common = set.intersection(*(set(found[name]) for name in able))
+
+    def mean(name: str) -> float:
+        places = common or set(found[name])
+        return sum(found[name][p].scores[domain.primary] for p in places) / len(places)
+
+    return max(able, key=mean)
+
+
+def _answers(name: str, found: Mapping[str, Mapping[Place, Outcome]]) -> bool:
+    """Whether a method answered at least half of what the most reliable one did."""
+    return bool(found.get(name)) and 2 * len(found[name]) >= max(map(len, found.values()))
 
 
 def _note(note: str, failed: Sequence[Said]) -> str:
@@ -483,12 +522,16 @@ def _plain(plan: Plan) -> dict[str, Any]:
     return {**asdict(plan), "training": plain(plan.training)}
 
 
+def _methods_of(path: Path) -> set[str]:
+    """The methods of an earlier table."""
+    if not path.exists():
+        return set()
+    return {row["method"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+
+
 def write(path: Path, content: Any) -> None:
     """Write JSON that appears when it is whole."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def _write_answers(
@@ -496,16 +539,17 @@ def _write_answers(
 ) -> None:
     """Every answer beside its reference, for a look at what the figures hide."""
     queries = {example.key: example.query for example in test}
-    with path.open("w", encoding="utf-8") as file:
-        for method, places in found.items():
-            for (seed, key), outcome in sorted(places.items()):
-                line = {
-                    "method": method,
-                    "seed": seed,
-                    "query": queries[key],
-                    "answer": outcome.answer,
-                    "reference": outcome.reference,
-                    "draft_answer": outcome.draft_answer,
-                    "scores": dict(outcome.scores),
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    lines = [
+        {
+            "method": method,
+            "seed": seed,
+            "query": queries[key],
+            "answer": outcome.answer,
+            "reference": outcome.reference,
+            "draft_answer": outcome.draft_answer,
+            "scores": dict(outcome.scores),
+        }
+        for method, places in found.items()
+        for (seed, key), outcome in sorted(places.items())
+    ]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

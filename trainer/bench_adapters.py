@@ -29,7 +29,7 @@ from cowest_graph.traces import Trace, TraceStore
 from trainer.checks import HeldOut
 from trainer.job import TrainingJob
 from trainer.launch import train_dpo, train_sft
-from trainer.rows import demonstrations, preferences
+from trainer.rows import demonstrations, training_rows
 
 Say = Callable[[str], None]
 MakeJob = Callable[[Literal["sft", "dpo"]], TrainingJob]
@@ -167,7 +167,7 @@ class Workshop:
         name = self._name("sft", rows, job)
         if name not in adapters:
             self.say(f"SFT on {rows.report}")
-            self.sft(rows, job, adapters, name=name, progress=self._told("SFT"))
+            self.sft(rows, job, adapters, name=name, drop_bad_rows=True, progress=self._told("SFT"))
         return Made(name)
 
     def _aligned(
@@ -178,10 +178,8 @@ class Workshop:
         rounds = self.training.rounds if kind == "dpo" else 1
         for number in range(1, rounds + 1):
             traces = self._traces(start.version or BASE)
-            rows = preferences(self._relabelled(kind, traces, config))
-            # Equal texts of which one helped and one hurt, by chance, teach nothing.
-            differing = [row for row in rows if row["chosen"] != row["rejected"]]
-            pairs = differing[: self.training.max_pairs]
+            rows = training_rows(job.objective, self._relabelled(kind, traces, config))
+            pairs = [row for row in rows if _teaches(row)][: self.training.max_pairs]
             this = kind if rounds == 1 else f"{kind} round {number}"
             self.say(f"{this}: {rows.report}")
             self.once[f"{this} pairs"] = len(pairs)
@@ -191,7 +189,13 @@ class Workshop:
             name = self._name(kind, pairs, job, start.version)
             if name not in adapters:
                 self.dpo(
-                    pairs, job, adapters, start=start.version, name=name, progress=self._told(kind)
+                    pairs,
+                    job,
+                    adapters,
+                    start=start.version,
+                    name=name,
+                    drop_bad_rows=True,
+                    progress=self._told(kind),
                 )
             start = Made(name, f"{len(pairs)} pairs" + (f", round {number}" * (rounds > 1)))
         return start
@@ -238,6 +242,8 @@ class Workshop:
 
     def _told(self, what: str) -> Callable[[Mapping[str, Any]], None]:
         def told(line: Mapping[str, Any]) -> None:
+            if "note" in line:
+                self.say(f"{what}: {line['note']}")
             if "step" in line and (line["step"] % 20 == 0 or line["step"] == line.get("steps")):
                 self.say(f"{what}: step {line['step']}/{line.get('steps')}, loss {line['loss']}")
 
@@ -256,10 +262,16 @@ def relabelled(
         traces: of a collection.
         labeller: an evaluator; it is shown no reference.
         config: of its calls.
+
+    Raises:
+        Exception: of the first call, when every one failed.
     """
     slots = [(t, a) for t in traces for a in t.attempts if a.draft is not None]
     asked = [keywords(t.query, AIMessage(str(a.draft)), None) for t, a in slots]
-    said = as_evaluator(labeller).batch(asked, config, return_exceptions=True)
+    said: list[Any] = as_evaluator(labeller).batch(asked, config, return_exceptions=True)
+    failed = [each for each in said if isinstance(each, Exception)]
+    if failed and len(failed) == len(said):
+        raise failed[0]
     scores = {
         (trace.key, attempt.index): None if isinstance(s, Exception) else s.get("score")
         for (trace, attempt), s in zip(slots, said, strict=True)
@@ -275,6 +287,14 @@ def relabelled(
         fields = {**trace.model_dump(), "solo_score": mean, "attempts": attempts}
         found.append(Trace.model_validate(fields))
     return found
+
+
+def _teaches(row: Mapping[str, Any]) -> bool:
+    """Whether a pair has two texts that differ; equal ones of which one hurt teach nothing."""
+    if "chosen" not in row:
+        return True
+    chosen, rejected = (row[side][-1]["content"].strip() for side in ("chosen", "rejected"))
+    return bool(chosen and rejected) and chosen != rejected
 
 
 def _untrained(kind: Adapter, given: bool) -> Made:

@@ -20,7 +20,7 @@ import typer
 from rich.table import Table
 
 from trainer import console
-from trainer.advice import need
+from trainer.advice import FAILED, need
 from trainer.config import EMBEDDED, Config
 from trainer.models import attribute
 
@@ -102,9 +102,11 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
             max_concurrency=concurrency,
             embeddings=not no_embeddings,
         )
+        named = _domain(domain, data, split)
         with _benching(load(config), out, data, prices) as run:
-            results = run(_domain(domain), plan, out)
+            results = run(named, plan, out)
         _show([results], out, as_json)
+        _fail_if_silent([results])
 
     @app.command()
     def analyse(
@@ -133,7 +135,7 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
 
         plan = _plan("all", limit, seeds, split, style, train_rows, feedback, drafts, 8)
         plan = replace(plan, max_concurrency=concurrency)
-        named = _domain(domain)
+        named = _domain(domain, data, split)
         several = what == "models"
         if several and not configs:
             raise ValueError("analyse models needs --configs, one cowest.toml for each pair")
@@ -145,6 +147,7 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
             with _benching(load(file), folder, data, None) as run:
                 results += study(varied, folder, partial(run, named), console.note)
         _show(results, out, as_json)
+        _fail_if_silent(results)
 
     @app.command()
     def report(
@@ -164,6 +167,12 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
             return
         for path in saved:
             console.show(str(path))
+
+
+def _fail_if_silent(results: Sequence[dict[str, Any]]) -> None:
+    """End with exit code 1 where a method was asked and answered nothing."""
+    if any(not row["scored"] and row["failed"] for each in results for row in each["rows"]):
+        raise typer.Exit(FAILED)
 
 
 def _folders(out: Path, files: Sequence[Path | None]) -> list[Path]:
@@ -225,7 +234,8 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     return found
 
 
-def _domain(name: str) -> Domain:
+def _domain(name: str, data: Path | None, split: str) -> Domain:
+    """The domain of that name, whose rows are there: told before any model is loaded."""
     from cowest_graph.domains import Domain
 
     if ":" not in name:
@@ -235,6 +245,8 @@ def _domain(name: str) -> Domain:
     found = attribute(name)
     if not isinstance(found, Domain):
         raise ValueError(f"{name!r} is a {type(found).__name__}, not a Domain")
+    for each in ("train", split):
+        found.load(each, data)
     return found
 
 

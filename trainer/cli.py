@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ import typer
 
 from trainer import console
 from trainer.adapter_verbs import add_adapter_verbs
-from trainer.advice import FAILED, advice, exit_code, masked, need
+from trainer.advice import FAILED, advice, exit_code, masked, need, remedy
 from trainer.bench_verbs import add_verbs
 from trainer.config import Config
 from trainer.serve_verbs import add_serve_verbs
@@ -193,17 +194,23 @@ def collect(
         ).compile()
         run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
         with closing(run) as outcomes:  # type: ignore[type-var]  # it is a generator
-            counts = _follow(outcomes, len(queries))
+            counts, failures = _follow(outcomes, len(queries))
         summary = store.summary()
     if as_json:
         console.show_json({**counts, "store": summary.as_dict()})
     else:
+        console.note(f"{counts['complete']} of {len(queries)} queries are complete; in the store:")
         console.show(str(summary))
-    _what_next(counts)
+    _what_next(counts, failures)
 
 
-def _follow(outcomes: Any, total: int) -> dict[str, int]:
-    """Watch a collection; counts of queries: finished whole, incomplete, without a trace."""
+def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Counter[str]]:
+    """Watch a collection.
+
+    Returns:
+        Counts of queries: finished whole, incomplete, without a trace. And of failures by kind.
+    """
+    failures: Counter[str] = Counter()
     counts = {"queries": total, "complete": 0, "incomplete": 0, "without_trace": 0, "unanswered": 0}
     console.note(f"collect: {total} queries")
     with console.Meter("collect", total) as meter:
@@ -216,17 +223,20 @@ def _follow(outcomes: Any, total: int) -> dict[str, int]:
                 counts["complete" if trace.complete else "incomplete"] += 1
                 silent = trace.solo is None and all(a.answer is None for a in trace.attempts)
                 counts["unanswered"] += silent
+                failures.update(str(call.failure) for call in trace.failures)
             meter.done(done)
-    return counts
+    return counts, failures
 
 
-def _what_next(counts: dict[str, int]) -> None:
+def _what_next(counts: dict[str, int], failures: Counter[str]) -> None:
     total, missing = counts["queries"], counts["without_trace"]
     if counts["incomplete"]:
         console.note(
             f"{counts['incomplete']} of {total} queries have calls that failed; the same command "
             "makes those again, and no other"
         )
+    for kind, times in failures.most_common(1):
+        console.note(f"most often ({times} times): {kind}; {remedy(kind)}")
     if missing:
         console.note(f"{missing} of {total} queries have no trace; the same command tries again")
     if missing or counts["unanswered"] == total:

@@ -86,7 +86,9 @@ class StrongSection(_Section):
     )
     temperature: float = Field(1.0, ge=0, description="The paper's 1.")
     max_tokens: int | None = Field(None, ge=1, description="Tokens of an answer, at most.")
-    timeout: float = Field(60.0, gt=0, description="Seconds until a call is given up.")
+    timeout: float | None = Field(
+        None, gt=0, description="Seconds until a call is given up: 60; 600 for the stand-in."
+    )
     max_retries: int = Field(3, ge=0, description="Of a call that failed for a passing reason.")
     response_format: Literal["text", "json_schema"] = Field(
         "text", description="`json_schema` where the endpoint can force one."
@@ -397,7 +399,9 @@ class Config(_Section):
         ]
 
     def _patience(self) -> dict[str, Any]:
-        return {"timeout": self.strong.timeout, "max_retries": self.strong.max_retries}
+        # The stand-in's calls wait for each other on this machine's cores.
+        usual = 600.0 if self.strong.model == EMBEDDED else 60.0
+        return {"timeout": self.strong.timeout or usual, "max_retries": self.strong.max_retries}
 
     # --- folders and stores ---
 

@@ -69,13 +69,31 @@ def write_lines(path: Path, lines: list[str]) -> None:
     """Write a file that appears when it is whole, readable by its owner only.
 
     Raises:
-        FileNotFoundError: when the folder is missing.
+        OSError: naming the file, when its folder is missing or the disk is full.
+    """
+    write_text(path, "".join(line + "\n" for line in lines), mode=0o600)
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write a file that appears when it is whole; what was there stays until then.
+
+    Args:
+        path: of the file.
+        text: all of it.
+        mode: its permissions, less the umask.
+
+    Raises:
+        OSError: naming the file, when its folder is missing or the disk is full.
     """
     part = path.with_name(path.name + ".part")
-    opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(opened, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(line + "\n" for line in lines)
-    os.replace(part, path)
+    try:
+        opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with open(opened, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class Meter:

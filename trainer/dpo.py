@@ -15,7 +15,6 @@ from trainer.checks import examined
 from trainer.job import TrainingJob, model_folder
 from trainer.objectives import (
     OBJECTIVES,
-    gain_offsets,
     gain_weights,
     start_loss,
     weighted_start_loss,
@@ -101,8 +100,8 @@ def with_gains(job: TrainingJob, rows: list[Row]) -> list[Row]:
     gaps = [row["chosen_gain"] - row["rejected_gain"] for row in rows]
     plain, even = [0.0] * len(rows), [1.0] * len(rows)
     by_weight = job.objective == "weighted"
-    weights = gain_weights(gaps) if by_weight else even
-    offsets = plain if by_weight else gain_offsets(gaps)
+    scaled = gain_weights(gaps)
+    weights, offsets = (scaled, plain) if by_weight else (even, scaled)
     return [
         {**row, "weight": weight, "offset": offset}
         for row, weight, offset in zip(rows, weights, offsets, strict=True)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import SecretStr
 
 from cowest_graph.adapters import AdapterRegistry
-from trainer.job import model_folder
+from trainer.job import model_folder, nearest
 
 PROVIDERS = frozenset(
     {
@@ -146,9 +146,14 @@ def attribute(name: str) -> Any:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # an installed command does not look here by itself
     try:
-        return getattr(importlib.import_module(module), wanted)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot load {name!r}: {error}") from None
+        found = importlib.import_module(module)
+    except ImportError as error:
+        here = f"; modules are looked for in {os.getcwd()}, too" if error.name == module else ""
+        raise ValueError(f"cannot load {name!r}: {error}{here}") from None
+    if not hasattr(found, wanted):
+        public = [each for each in vars(found) if not each.startswith("_")]
+        raise ValueError(f"cannot load {name!r}: no such name{nearest(wanted, public)}")
+    return getattr(found, wanted)
 
 
 def _python_model(name: str) -> Any:

@@ -127,6 +127,8 @@ def start_loss(
 def gain_weights(gaps: Sequence[float]) -> list[float]:
     """Weights of pairs by how much better the chosen draft's answer was; their mean is 1.
 
+    They are the weights of the objective "weighted", and of "margin" the margins to be reached.
+
     Args:
         gaps: Δ of the chosen draft less Δ of the rejected one, per pair; above 0.
     """
@@ -134,34 +136,10 @@ def gain_weights(gaps: Sequence[float]) -> list[float]:
     return [gap / mean for gap in gaps]
 
 
-def gain_offsets(gaps: Sequence[float]) -> list[float]:
-    """The reward margins that pairs have to reach, in proportion to their gaps; their mean is 1.
-
-    Args:
-        gaps: Δ of the chosen draft less Δ of the rejected one, per pair; above 0.
-    """
-    return gain_weights(gaps)
-
-
 def weighted_start_loss(weights: Sequence[float], offsets: Sequence[float]) -> float:
     """The mean of w · -log σ(0 - offset): where the objectives "weighted" and "margin" start."""
     losses = [w * math.log1p(math.exp(o)) for w, o in zip(weights, offsets, strict=True)]
     return sum(losses) / len(losses)
-
-
-def kto_start_loss(
-    desirable: int, undesirable: int, *, desirable_weight: float, undesirable_weight: float
-) -> float:
-    """KTO at step 0: σ(0) is 1/2 for every row, so it is half the mean of the rows' weights.
-
-    Args:
-        desirable: rows that helped.
-        undesirable: rows that hurt.
-        desirable_weight: λ_D.
-        undesirable_weight: λ_U.
-    """
-    weights = desirable * desirable_weight + undesirable * undesirable_weight
-    return 0.5 * weights / (desirable + undesirable)
 
 
 def kto_weights(desirable: int, undesirable: int) -> dict[str, float]:

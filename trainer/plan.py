@@ -136,7 +136,7 @@ def plan_training(
     seconds, by = _seconds(kind, trained, folder, args, adapters, machine)
     return Plan(
         kind=kind,
-        objective="sft" if start is None else job.objective,
+        objective="sft" if kind == "sft" else job.objective,
         preset=job.preset,
         start=start,
         backend=reason,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.console import write_text
 from trainer.pages import bars, curves, html_table, listed, markdown_table, page, plot
 
 Results = Mapping[str, Any]
@@ -39,7 +40,7 @@ def save(results: Sequence[Results], folder: Path, name: str = "report") -> list
     folder.mkdir(parents=True, exist_ok=True)
     written = {f"{name}.md": markdown(results), f"{name}.html": web_page(results)}
     for file, text in written.items():
-        (folder / file).write_text(text, encoding="utf-8")
+        write_text(folder / file, text)
     return [folder / file for file in written]
 
 

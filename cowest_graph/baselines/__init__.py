@@ -35,6 +35,7 @@ class Method:
         build: the uncompiled graph; it may make calls on training queries first.
         adapter: of the weak model; None where the method has no weak model.
         single: whether it is one model alone, which a collaboration must beat.
+        retrieves: whether it needs a retriever.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Method:
     build: Callable[[Materials], Graph]
     adapter: Adapter | None = None
     single: bool = False
+    retrieves: bool = False
 
 
 def _all() -> Iterable[Method]:
@@ -51,8 +53,8 @@ def _all() -> Iterable[Method]:
     yield Method("strong", "strong only", strong_alone, single=True)
     yield Method("strong_cot", "strong only", strong_with_reasons, single=True)
     yield Method("strong_self_refine", "strong only", strong_self_refine, single=True)
-    yield Method("skr", "RAG", skr_of)
-    yield Method("flare", "RAG", flare_of)
+    yield Method("skr", "RAG", skr_of, retrieves=True)
+    yield Method("flare", "RAG", flare_of, retrieves=True)
     yield Method("rlwf", "collaboration", cowest, "rlwf")
     yield Method("rlaif", "collaboration", cowest, "rlaif")
     yield Method("super_icl", "collaboration", super_icl_of, "sft")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
@@ -29,6 +30,7 @@ from cowest_graph.baselines.parts import (
     needed,
     retrieved,
     token_logprobs,
+    tried,
 )
 from cowest_graph.calls import in_place
 from cowest_graph.prompts import FORMAT
@@ -40,6 +42,7 @@ AHEAD = (
     "without repeating it:\n{so_far}"
 )
 
+_MARKER = re.compile(r"[\W_]*(?:explanation|answer)[*_]*:[*_]*\s*", re.I)
 _SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|\n|$)\s*", re.S)
 
 
@@ -48,6 +51,8 @@ class LookingAhead(Retrieving, total=False):
 
     so_far: str  # sentences that stand
     ahead: str  # the rest, as it would be written now
+    tokens: list[tuple[str, float]]  # of `ahead`, with their log-probabilities
+    informed: bool  # whether `ahead` was written with passages for its first sentence
     doubt: str | None  # what to look up: the first uncertain sentence without its uncertain words
     sure: str  # of `ahead`, what comes before the doubt
     round: int  # retrievals so far
@@ -61,7 +66,7 @@ def create_flare(
     rounds: int = 3,
     task: str = "",
 ) -> Graph:
-    """Write ahead; where a sentence is uncertain, look it up and write on from there.
+    """Write ahead; where a sentence is uncertain, look it up, write it again, and go on after it.
 
     Args:
         strong: π_s, without a forced format; its endpoint must answer `logprobs=True`.
@@ -82,12 +87,14 @@ def create_flare(
         raise ValueError(f"the threshold is {threshold}; it must lie between 0 and 1")
     asked: Chain = in_place(_shown) | asking(AHEAD, task=task) | strong.bind(logprobs=True)
     graph = StateGraph(LookingAhead, input_schema=Asked, output_schema=Answered)
-    graph.add_node("look_ahead", asked | in_place(_doubts(threshold)))
+    graph.add_node("look_ahead", asked | in_place(_written))
+    graph.add_node("judge", in_place(_doubts(math.log(threshold))))
     graph.add_node("retrieve", retrieved(retriever, by="doubt"))
     graph.add_node("keep", _keep)
     graph.add_node("answer", _finish)
     graph.add_edge(START, "look_ahead")
-    graph.add_conditional_edges("look_ahead", _branch(rounds), ["retrieve", "answer"])
+    graph.add_edge("look_ahead", "judge")
+    graph.add_conditional_edges("judge", _branch(rounds), ["retrieve", "answer"])
     graph.add_edge("retrieve", "keep")
     graph.add_edge("keep", "look_ahead")
     graph.add_edge("answer", END)
@@ -102,8 +109,10 @@ def flare_of(materials: Materials) -> Graph:
     """
     retriever = needed(materials, "retriever", "FLARE")
     probe = materials.free.bind(logprobs=True, max_tokens=1)
-    for example in materials.examples[:1]:
-        token_logprobs(probe.invoke(example.query, materials.config), "FLARE")
+    asked = [example.query for example in materials.examples[:3]]
+    for said in tried(probe, asked, materials.config) if asked else []:
+        if said is not None:
+            token_logprobs(said, "FLARE")
     return create_flare(materials.free, retriever, task=materials.task)
 
 
@@ -113,17 +122,26 @@ def _shown(state: State) -> dict[str, str]:
     return {"query": state["query"], "shown": passages, "so_far": state.get("so_far", "")}
 
 
-def _doubts(threshold: float) -> Callable[[AIMessage], dict[str, str | None]]:
-    def doubts(message: AIMessage) -> dict[str, str | None]:
-        tokens = token_logprobs(message, "FLARE")
-        sure, doubt = first_doubt(str(message.text), tokens, math.log(threshold))
-        return {"ahead": str(message.text), "sure": sure, "doubt": doubt}
+def _written(message: AIMessage) -> dict[str, Any]:
+    return {"ahead": str(message.text), "tokens": token_logprobs(message, "FLARE")}
+
+
+def _doubts(lowest: float) -> Callable[[State], dict[str, str | None]]:
+    def doubts(state: State) -> dict[str, str | None]:
+        told = 1 if state.get("informed") else 0  # what was looked up stands
+        sure, doubt = first_doubt(state["ahead"], state["tokens"], lowest, skip=told)
+        if doubt is not None:
+            marker = _MARKER.match(state["ahead"][len(sure) :])
+            sure += marker.group() if marker else ""
+            doubt = _MARKER.sub("", doubt).strip()
+            doubt = doubt if re.search(r"\w", doubt) else state["query"]
+        return {"sure": sure, "doubt": doubt}
 
     return doubts
 
 
 def first_doubt(
-    text: str, tokens: Sequence[tuple[str, float]], lowest: float
+    text: str, tokens: Sequence[tuple[str, float]], lowest: float, *, skip: int = 0
 ) -> tuple[str, str | None]:
     """What stands before the first uncertain sentence, and the certain words of that sentence.
 
@@ -131,6 +149,7 @@ def first_doubt(
         text: what was written.
         tokens: its tokens in order with their log-probabilities.
         lowest: log-probability below which a token is uncertain.
+        skip: sentences that stand, whatever their tokens.
 
     Returns:
         The text before the uncertain sentence; and what to search for, or None when every sentence
@@ -143,7 +162,10 @@ def first_doubt(
     ends = [match.end() for match in _SENTENCE.finditer(text)]
     spans = _placed(text, tokens)
     start = 0
-    for end in ends:
+    for number, end in enumerate(ends):
+        if number < skip:
+            start = end
+            continue
         within = [(a, b, logprob) for a, b, logprob in spans if a < end and b > start]
         if any(logprob < lowest for _, _, logprob in within):
             words = list(text[start:end])
@@ -177,12 +199,20 @@ def _branch(rounds: int) -> Callable[[State], str]:
     return branch
 
 
-def _keep(state: State) -> dict[str, str | int]:
+def _keep(state: State) -> dict[str, Any]:
     return {
-        "so_far": state.get("so_far", "") + state["sure"],
+        "so_far": _joined(state.get("so_far", ""), state["sure"]),
         "round": state.get("round", 0) + 1,
+        "informed": True,
     }
 
 
 def _finish(state: State) -> dict[str, AIMessage]:
-    return {"answer": AIMessage(state.get("so_far", "") + state["ahead"])}
+    return {"answer": AIMessage(_joined(state.get("so_far", ""), state["ahead"]))}
+
+
+def _joined(so_far: str, rest: str) -> str:
+    """The text and what goes on from it, a marker that both have once."""
+    last = so_far.rsplit("\n", 1)[-1]
+    again = _MARKER.match(rest) if _MARKER.fullmatch(last) else None
+    return so_far + (rest[again.end() :] if again else rest)

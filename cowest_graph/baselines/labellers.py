@@ -61,8 +61,10 @@ def _judged(message: AIMessage) -> Evaluation:
 
 
 def _probability(message: AIMessage) -> float:
+    """Of the word that was said: of its first token, where it has several."""
     try:
-        first = token_logprobs(message, "a labeller")[0][1]
+        tokens = token_logprobs(message, "a labeller")
     except ValueError:
         return 1.0
-    return math.exp(first)
+    worded = ((re.sub(r"[^a-z]", "", token.lower()), logprob) for token, logprob in tokens)
+    return math.exp(next((p for word, p in worded if word), tokens[0][1]))

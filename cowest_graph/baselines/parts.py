@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
@@ -29,7 +30,6 @@ ChatModel = Runnable[LanguageModelInput, Any]
 Chain = Runnable[Any, Any]
 Graph = StateGraph[Any, Any, Any, Any]
 State = Any  # a TypedDict below; LangGraph passes plain dicts of the keys that are there
-Thinking = Any  # a plain node
 
 
 class Asked(TypedDict):
@@ -186,12 +186,19 @@ def token_logprobs(message: AIMessage, who: str) -> list[tuple[str, float]]:
 
 
 def confidence(message: AIMessage, who: str) -> float:
-    """The geometric mean of a message's token probabilities, in (0, 1].
+    """The geometric mean of the answer's token probabilities, in (0, 1].
+
+    The answer is what comes after the last "Answer:", the whole message where there is none.
 
     Raises:
         ValueError: when the endpoint gave no log-probabilities.
     """
-    logprobs = [logprob for _, logprob in token_logprobs(message, who)]
+    found = token_logprobs(message, who)
+    ends = list(accumulate(len(token) for token, _ in found))
+    marker = "".join(token for token, _ in found).lower().rfind("answer:")
+    begins = marker + len("answer:") if marker >= 0 else 0
+    after = [logprob for (_, logprob), end in zip(found, ends, strict=True) if end > begins]
+    logprobs = after or [logprob for _, logprob in found]
     return math.exp(sum(logprobs) / len(logprobs))
 
 

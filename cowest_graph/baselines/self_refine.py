@@ -37,7 +37,7 @@ REVISE = (
     "{task}Question: {query}\n\nYour answer:\n{answer}\n\nCriticism: {feedback}"
 )
 
-_FINE = re.compile(r"^\W*(?:the answer is |it is |this is )?correct\b", re.I)
+_FINE = re.compile(r"^\W*(?:(?:the|your) answer is |it is |this is )?correct\W*(?:$|[.!,\n])", re.I)
 
 
 class Refining(Answering, total=False):

@@ -79,6 +79,8 @@ def skr_of(materials: Materials) -> Graph:
     retriever = needed(materials, "retriever", "SKR")
     near = needed(materials, "similar", "SKR")
     known = self_knowledge(materials, retriever)
+    if not known:  # nothing was answered either way: it cannot do without
+        known = [Document(page_content=materials.examples[0].query, metadata={"known": False})]
     neighbours = near(known, min(NEIGHBOURS, len(known)))
     return create_skr(
         materials.strong, retriever, neighbours, materials.prompts.solo, task=materials.task
@@ -95,7 +97,8 @@ def self_knowledge(
         retriever: over passages; a query's own passages are not shown to it.
 
     Returns:
-        One document a query, with `known` in its metadata; none for a query whose call failed.
+        One document a query, with `known` in its metadata; none for a query that was answered
+        wrong both ways, or whose call failed.
 
     Raises:
         ValueError: when there are no examples.
@@ -108,17 +111,15 @@ def self_knowledge(
     shown = [{**query, **found} for query, found in zip(asked, finding, strict=True)]
     answering = answer_with_passages(materials.strong, materials.task)
     helped = tried(answering, shown, materials.config)
-    return [
-        Document(
-            page_content=example.query,
-            metadata={
-                "known": materials.score(without.text, example)
-                >= materials.score(with_them.text, example)
-            },
-        )
-        for example, without, with_them in zip(chosen, alone, helped, strict=True)
-        if without is not None and with_them is not None
-    ]
+    found: list[Document] = []
+    for example, without, with_them in zip(chosen, alone, helped, strict=True):
+        if without is None or with_them is None:
+            continue
+        scores = [materials.score(said.text, example) for said in (without, with_them)]
+        if max(scores) > 0:
+            known = {"known": scores[0] >= scores[1]}
+            found.append(Document(page_content=example.query, metadata=known))
+    return found
 
 
 def _vote(found: list[Document]) -> dict[str, bool]:

@@ -6,7 +6,7 @@ right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from langchain_core.messages import AIMessage
@@ -61,6 +61,7 @@ def create_super_icl(
     shots: Sequence[Shot],
     *,
     task: str = "",
+    read: Callable[[str, str], str | None] = lambda text, query: final_answer(text),
 ) -> Graph:
     """Predict with the weak model, decide with the strong one.
 
@@ -70,15 +71,15 @@ def create_super_icl(
         prompts: their draft prompt is what the weak model is asked.
         shots: shown before the query.
         task: told before the query.
+        read: the prediction in (text, query), as in the shots.
 
     Returns:
         An uncompiled graph from {"query"} to {"draft", "answer"}. Invoking it raises ValueError
         when the weak model gives no log-probabilities.
     """
     shown = "".join(str(shot) for shot in shots)
-    deciding: Chain = (
-        in_place(lambda state: _asked(state, shown)) | asking(WITH_PREDICTIONS, task=task) | strong
-    )
+    asked = in_place(lambda state: _asked(state, shown, read))
+    deciding: Chain = asked | asking(WITH_PREDICTIONS, task=task) | strong
     graph = StateGraph(Answering, input_schema=Asked, output_schema=Answered)
     graph.add_node("draft", answered(prompts.draft | weak.bind(logprobs=True), "draft"))
     graph.add_node("decide", answered(deciding))
@@ -91,9 +92,15 @@ def create_super_icl(
 def super_icl_of(materials: Materials) -> Graph:
     """SuperICL; the shots are some training queries that the weak model predicts first."""
     examples: Sequence[Example] = needed(materials, "examples", _WHO)
-    shots = predicted_shots(materials, examples[: max(1, materials.probes // 2)])
+    known = [example for example in examples if references(example.reference)]
+    shots = predicted_shots(materials, known[: max(1, materials.probes // 2)])
     return create_super_icl(
-        materials.weak, materials.strong, materials.prompts, shots, task=materials.task
+        materials.weak,
+        materials.strong,
+        materials.prompts,
+        shots,
+        task=materials.task,
+        read=materials.read,
     )
 
 
@@ -118,9 +125,10 @@ def predicted_shots(materials: Materials, examples: Sequence[Example]) -> list[S
     ]
 
 
-def _asked(state: State, shots: str) -> dict[str, str]:
+def _asked(state: State, shots: str, read: Callable[[str, str], str | None]) -> dict[str, str]:
     draft: AIMessage = state["draft"]
-    predicted = _prediction(final_answer(draft), confidence(draft, _WHO))
+    said = read(str(draft.text), state["query"])
+    predicted = _prediction(said, confidence(draft, _WHO))
     return {"query": state["query"], "shots": shots, "predicted": predicted}
 
 

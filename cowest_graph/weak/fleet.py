@@ -67,6 +67,7 @@ class Server:
         self.sees = sees
         self.running = 0  # requests under way from here
         self.up = True
+        self.leftover: list[Placed] = []  # what could not be unloaded while it was out of reach
         self._loading, self._clients = threading.Lock(), threading.Lock()
 
     @property
@@ -298,8 +299,10 @@ class Fleet:
         with self._lock:
             self._placed.pop(placed.version, None)
         for server in self.servers:
-            if server.up:  # one that is down has forgotten it
+            if server.up:
                 self._try_unload(server, placed)
+            else:  # it has forgotten it, unless the connection alone was lost
+                server.leftover.append(placed)
 
     def _try_unload(self, server: Server, placed: Placed) -> None:
         try:
@@ -368,6 +371,12 @@ class Fleet:
         for placed in list(self._placed.values()):
             if placed.served_as not in there:
                 self._give_again(server, placed)
+            if placed.version not in self._placed:  # removed meanwhile
+                server.leftover.append(placed)
+        used = {placed.served_as for placed in list(self._placed.values())}
+        while server.leftover:
+            if (gone := server.leftover.pop()).served_as not in used:
+                self._try_unload(server, gone)
         server.up = True
         if server.url in said:
             said.discard(server.url)

@@ -124,8 +124,10 @@ class Live:
 
 
 def _close(versions: Versions[Lora], engine: Engine) -> None:
-    versions.close()
-    engine.close()
+    try:
+        versions.close()
+    finally:
+        engine.close()
 
 
 def _reader(

@@ -171,7 +171,7 @@ class Versions(Generic[Adapter]):
         """Follow no longer; what waits to be read is not, what waits to be released is."""
         self._closed.set()
         with self._lock:
-            for reading in self._loaded.values():
+            for reading in list(self._loaded.values()):  # one that is cancelled is forgotten
                 reading.cancel()
         self._reader.shutdown(wait=False)
 
@@ -203,7 +203,8 @@ class Versions(Generic[Adapter]):
     def _forget_failure(self, name: str, done: Future[Adapter]) -> None:
         if done.cancelled() or done.exception() is not None:
             with self._lock:
-                self._loaded.pop(name, None)
+                if self._loaded.get(name) is done:  # not one that is read again meanwhile
+                    del self._loaded[name]
 
     def _watch(self) -> None:
         while not self._closed.wait(self._every):

@@ -95,8 +95,10 @@ class Live:
 
 
 def _close(versions: Versions[Placed], fleet: Fleet) -> None:
-    versions.close()
-    fleet.close()
+    try:
+        versions.close()
+    finally:
+        fleet.close()
 
 
 def _sees(weak: VLLMWeak, url: str) -> Callable[[Path], str]:

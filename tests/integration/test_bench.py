@@ -189,7 +189,7 @@ def test_what_a_method_needs_and_has_not_is_said(tmp_path: Path) -> None:
     assert row(results, "flare")["scored"] == 0
     assert "log-probabilities" in row(results, "flare")["note"]
     assert "has no adapters" in row(results, "cowest_aligned")["note"]
-    with pytest.raises(ValueError, match="no method answered a query"):
+    with pytest.raises(RuntimeError, match="no method answered a query"):
         bench(tmp_path, Plan(methods=("flare",), limit=2, embeddings=False, resamples=100))
 
 
@@ -253,6 +253,31 @@ def test_nothing_to_run_is_said(tmp_path: Path) -> None:
     for plan in (Plan(methods=()), Plan(seeds=())):
         with pytest.raises(ValueError, match="nothing to run"):
             bench(tmp_path, plan)
+
+
+def test_a_model_that_hardly_answers_is_not_the_best_one(tmp_path: Path) -> None:
+    healthy = weak()
+
+    def reply(messages: list[BaseMessage]) -> str | Exception:
+        easy = _number(messages) == 0
+        return healthy._script(messages) if easy else TimeoutError("no")  # type: ignore[operator,no-any-return]
+
+    models = Models(ScriptedModel(reply, model_name="small"), strong())
+    plan = Plan(methods=("weak", "strong_cot"), limit=None, embeddings=False, resamples=10)
+    results = bench(tmp_path, plan, models=models)
+    assert row(results, "weak")["scores"]["exact_match"]["mean"] == 1.0
+    assert row(results, "weak")["against"] == "strong_cot"
+
+
+def test_without_any_connection_a_method_is_given_up(tmp_path: Path) -> None:
+    gone = ScriptedModel([ConnectionError("refused")], model_name="large")
+    plan = Plan(
+        methods=("weak", "strong"), limit=None, embeddings=False, resamples=10, max_concurrency=1
+    )
+    results = bench(tmp_path, plan, models=Models(weak(), gone))
+    assert row(results, "strong")["failed"] == 5
+    assert len(gone.calls) < 8
+    assert row(results, "weak")["scored"] == 8
 
 
 def test_faults_of_the_data_are_found_and_said(tmp_path: Path) -> None:
@@ -404,7 +429,7 @@ def test_a_variant_that_cannot_run_leaves_the_others(tmp_path: Path) -> None:
     found = study(rounds(plan, 2), tmp_path, one, said.append)
     assert [r["variant"] for r in found] == ["0 rounds"]  # without adapters there is no round
     assert sum("left out: " in line for line in said) == 2
-    with pytest.raises(ValueError, match="no variant"):
+    with pytest.raises(RuntimeError, match="no variant"):
         study(iter([("x", replace(plan, methods=("flare",)))]), tmp_path, one, said.append)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from langchain_core.runnables import RunnableLambda
 from cowest_graph.baselines import METHODS, Materials, named
 from cowest_graph.baselines.collaborating import rlaif_labeller, rlwf_labeller
 from cowest_graph.baselines.flare import first_doubt
+from cowest_graph.baselines.labellers import _judged
+from cowest_graph.baselines.parts import confidence
 from cowest_graph.domains import Domain, Example
 from cowest_graph.evaluators import as_evaluator, keywords
 from cowest_graph.testing import ScriptedModel
@@ -151,24 +154,104 @@ def test_a_training_query_is_not_shown_its_own_passage() -> None:
     assert "its own answer" not in shown[0]
 
 
-def test_flare_looks_up_what_it_doubts_and_goes_on_from_there() -> None:
+def flared(reply: Callable[[list[BaseMessage]], str]) -> tuple[list[str], Sure, str]:
+    """What FLARE searched for, its model, and its answer."""
     searched: list[str] = []
 
     def find(query: str) -> list[Document]:
         searched.append(query)
-        return [Document("a passage")]
-
-    def reply(messages: list[BaseMessage]) -> str:
-        informed = "a passage" in messages[-1].text
-        return "It is B12.\nAnswer: B12" if informed else "It is known. The vitamin is B7~ so."
+        return [Document(f"about {query}")]
 
     strong = Sure(reply)
     found = run("flare", materials(None, strong, retriever=RunnableLambda(find)))
+    return searched, strong, found["answer"].text
+
+
+def test_flare_looks_up_what_it_doubts_and_goes_on_from_there() -> None:
+    def reply(messages: list[BaseMessage]) -> str:
+        informed = "about" in messages[-1].text
+        return "It is B12.\nAnswer: B12" if informed else "It is known. The vitamin is B7~ so."
+
+    searched, strong, answer = flared(reply)
     assert searched == ["The vitamin is so."]
-    assert (
-        "It is known." in asked(strong)[2]
-    )  # after one to see probabilities: what stands is shown
-    assert found["answer"].text == "It is known. It is B12.\nAnswer: B12"
+    assert "It is known." in asked(strong)[-1]  # what stands is shown again
+    assert answer == "It is known. It is B12.\nAnswer: B12"
+
+
+def test_what_flare_looked_up_stands_and_a_later_doubt_is_looked_up_too() -> None:
+    def reply(messages: list[BaseMessage]) -> str:
+        text = messages[-1].text
+        if "about Later" in text:
+            return "Later certain."
+        return "Still~ first. Later~ second." if "about first" in text else "First~ first. More."
+
+    searched, _, answer = flared(reply)
+    assert searched == ["first.", "second."]
+    assert answer.startswith("Still~ first. ")
+
+
+def test_flare_searches_no_marker_and_keeps_the_one_it_cuts_at() -> None:
+    def reply(messages: list[BaseMessage]) -> str:
+        cut = "from without repeating it:\nExplanation: e.\nAnswer: " in messages[-1].text
+        return "B12" if cut else "Explanation: e.\nAnswer: B7~"
+
+    searched, _, answer = flared(reply)
+    assert searched == ["What?"]
+    assert answer == "Explanation: e.\nAnswer: B12"
+
+
+def test_one_failure_beforehand_does_not_leave_flare_out() -> None:
+    first = [TimeoutError("slow once")]
+
+    def reply(messages: list[BaseMessage]) -> Any:
+        return first.pop() if first else "Answer: x"
+
+    assert run("flare", materials(None, Sure(reply)))["answer"].text == "Answer: x"
+
+
+def test_confidence_is_that_of_the_answer() -> None:
+    tokens = [*[("sure ", 0.0)] * 40, ("\nAnswer", 0.0), (":", 0.0), (" x", -3.0)]
+    content = [{"token": token, "logprob": logprob} for token, logprob in tokens]
+    message = AIMessage("…", response_metadata={"logprobs": {"content": content}})
+    assert confidence(message, "a test") == pytest.approx(math.exp(-3))
+
+
+def test_super_icl_reads_shots_and_the_query_alike_and_skips_rows_without_a_reference() -> None:
+    examples = [Example("no reference?"), Example("train 1?", "t1")]
+    strong = ScriptedModel(["Answer: x"])
+    given = materials(
+        Sure(["Answer: (B) y"]), strong, examples=examples, read=lambda text, query: text[9]
+    )
+    run("super_icl", given)
+    assert asked(strong)[-1].count("Small model: B (") == 2
+    assert "no reference?" not in asked(strong)[-1]
+
+
+@pytest.mark.parametrize(("token", "word"), [("\n", "No"), ("**", "Yes")])
+def test_a_labeller_reads_the_probability_of_its_word(token: str, word: str) -> None:
+    tokens = [(token, -0.01), (word, math.log(0.55))]
+    content = [{"token": t, "logprob": p} for t, p in tokens]
+    message = AIMessage(token + word, response_metadata={"logprobs": {"content": content}})
+    assert _judged(message)["score"] == pytest.approx(0.55 if word == "Yes" else 0.45)
+
+
+def test_an_imperative_is_a_fault_that_was_found() -> None:
+    criticisms = iter(["Correct the unit: it is in mg.", "Correct."])
+
+    def reply(messages: list[BaseMessage]) -> str:
+        text = messages[-1].text
+        if "what is wrong" in text:
+            return next(criticisms)
+        return "Answer: 5 mg" if "Criticism" in text else "Answer: 5 g"
+
+    found = run("strong_self_refine", materials(None, ScriptedModel(reply)))
+    assert found["answer"].text == "Answer: 5 mg"
+
+
+def test_queries_wrong_both_ways_do_not_count_as_known() -> None:
+    strong = ScriptedModel(["Answer: wrong"])
+    run("skr", materials(None, strong, score=lambda text, example: 0.0))
+    assert "a passage" in asked(strong)[-1]
 
 
 def test_flare_needs_log_probabilities_and_says_so() -> None:

@@ -16,7 +16,8 @@ from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.baselines import Materials
 from cowest_graph.domains import Domain, Example
 from cowest_graph.testing import ScriptedModel
-from trainer.bench_adapters import Training, Workshop
+from cowest_graph.traces import Attempt, Trace
+from trainer.bench_adapters import Training, Workshop, relabelled
 from trainer.job import TrainingJob
 
 DOMAIN = Domain(
@@ -185,6 +186,42 @@ def test_equal_texts_are_no_pair(tmp_path: Path) -> None:
     made = workshop(tmp_path, recipes, weak=weak, materials=materials).adapter("dpo")
     assert made.version == next(name for name in recipes.made if "-sft-" in name)
     assert made.note.startswith("no pairs")
+
+
+@pytest.mark.parametrize("odd", ["", "Answer: wrong "])
+def test_a_draft_that_teaches_nothing_does_not_end_the_others(tmp_path: Path, odd: str) -> None:
+    drafts = iter(["Answer: right", "Answer: wrong", odd, "Answer: right"] * 9)
+    recipes = Recipes()
+    shop = workshop(
+        tmp_path,
+        recipes,
+        weak=ScriptedModel(lambda messages: next(drafts)),
+        training=Training(train_rows=4, feedback_rows=1, num_drafts=4),
+    )
+    pairs = recipes.made[str(shop.adapter("dpo").version)]["rows"]
+    assert pairs
+    for row in pairs:
+        assert row["chosen"][0]["content"] == "Answer: right"
+        assert row["rejected"][0]["content"].strip() == "Answer: wrong"
+
+
+@pytest.mark.parametrize("objective", ["kto", "sft_best", "weighted"])
+def test_the_rows_are_those_of_the_objective(tmp_path: Path, objective: Any) -> None:
+    recipes = Recipes()
+    job = TrainingJob("model", objective=objective)
+    made = workshop(tmp_path, recipes, job=lambda kind: job).adapter("dpo").version
+    (row, *_) = recipes.made[str(made)]["rows"]
+    wanted = {"kto": "label", "sft_best": "completion", "weighted": "chosen_gain"}[objective]
+    assert wanted in row
+
+
+def test_a_labeller_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    def gone(**_: Any) -> float:
+        raise ConnectionError("refused")
+
+    trace = Trace(query="q", solo_score=0.0, attempts=[Attempt(index=0, draft="d", score=1.0)])
+    with pytest.raises(ConnectionError, match="refused"):
+        relabelled([trace], gone)
 
 
 def test_without_pairs_the_adapter_before_is_used_and_said(tmp_path: Path) -> None:

@@ -124,9 +124,36 @@ def test_duplicates_between_splits_are_left_out_of_training() -> None:
     assert data_hash(test) != data_hash([replace(test[0], passages=("p",))])
 
 
+def test_a_bare_letter_is_an_option_and_no_text() -> None:
+    blood = options("Which group?", ["O", "A", "B", "AB"])
+    assert [choice(f"Answer: {said}", blood) for said in ("A", "(A)", "B", "AB")] == [*"AABD"]
+    assert choice("Answer: A", options("Which sign?", ["-", "x", "The +"])) == "A"
+
+
+def test_a_denied_label_is_not_said_and_labels_must_differ_in_words() -> None:
+    for said in ("not x", "it is no x", "never x"):
+        assert label(f"Answer: {said}", ("x", "y")) is None
+    with pytest.raises(ValueError, match="told apart: C, C#"):
+        ab(labels=("C", "C#", "D"))
+
+
+def test_own_metrics_are_not_averaged_for_feedback() -> None:
+    graded = ab(labels=(), metrics={"right": lambda a, r: float(a in r), "words": lambda a, r: 9.0})
+    said = {"inputs": {"query": "?"}, "outputs": {"text": "Answer: y"}}
+    assert graded.evaluator()(**said, reference_outputs={"reference": "x"})["score"] == 0
+
+
+def test_a_passage_is_one_text() -> None:
+    one = ab(row=lambda row: {"query": row["q"], "reference": row["a"], "passages": "Paris is big"})
+    assert one.load("dev")[0].passages == ("Paris is big",)
+
+
 def test_queries_that_differ_in_a_sign_are_two() -> None:
-    asked = [Example(query, "x") for query in ("10+1?", "10-1?", "1.01?", "!!!", "???", "A", "a.")]
-    assert [e.query for e in distinct(asked)] == ["10+1?", "10-1?", "1.01?", "!!!", "???", "A"]
+    asked = [Example(query, "x") for query in ("10+1?", "10-1?", "1.01?", "!!!", "???", "B", "b.")]
+    assert [e.query for e in distinct(asked)] == ["10+1?", "10-1?", "1.01?", "!!!", "???", "B"]
+    compilers = [Example(f"Which compiler builds C{sign}?", "x") for sign in ("", "++", "#")]
+    assert distinct(compilers) == compilers
+    assert len(distinct([Example("Where's my card", "x"), Example("wheres my  card?", "x")])) == 1
 
 
 def test_the_task_stands_in_every_prompt_that_needs_it() -> None:

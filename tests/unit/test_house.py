@@ -83,6 +83,7 @@ ALLOWED: dict[str, set[str]] = {
         *("rows", "space"),
     },
     "trainer.advice": set(),
+    "trainer.entry": {"cli"},
     "trainer.console": set(),
     "trainer.listing": set(),
     "trainer.adapter_verbs": {"config", "console", "listing"},
@@ -94,7 +95,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.bench": {"bench_adapters", "console", "job"},
     "trainer.analyses": {"bench"},
     "trainer.pages": set(),
-    "trainer.report": {"pages"},
+    "trainer.report": {"console", "pages"},
     "trainer.bench_verbs": {
         "advice",
         "analyses",

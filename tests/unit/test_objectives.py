@@ -18,7 +18,6 @@ from trainer import (
 from trainer.objectives import (
     OBJECTIVES,
     gain_weights,
-    kto_start_loss,
     kto_weights,
     start_loss,
     weighted_start_loss,
@@ -118,7 +117,6 @@ def test_the_losses_at_margin_0() -> None:
     assert found == pytest.approx(LN2)
     assert start_loss(["sigmoid", "sft"], beta=0.1) is None
     assert weighted_start_loss([2.0, 0.0], [0.0, 5.0]) == pytest.approx(LN2)
-    assert kto_start_loss(1, 3, desirable_weight=3, undesirable_weight=1) == pytest.approx(0.75)
 
 
 def test_the_weights_of_pairs_have_the_mean_1_and_both_sides_of_kto_weigh_the_same() -> None:

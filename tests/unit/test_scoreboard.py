@@ -51,6 +51,24 @@ def test_two_methods_are_compared_where_both_answered() -> None:
     assert (test.only_ours, test.only_theirs) == (2, 0)
 
 
+def test_the_interval_of_macro_f1_holds_the_figure_where_labels_are_many() -> None:
+    labels = tuple(f"l{n}" for n in range(40))
+    rows = [{"q": label, "a": label} for label in labels]
+    many = replace(DOMAIN, labels=labels, data={"dev": rows})
+    examples = many.load("dev")
+    perfect = [Said(e.key, f"Answer: {e.query}") for e in examples]
+    half = [*perfect[:20], *(Said(e.key, "Answer: l0") for e in examples[20:])]
+    right, partly = (outcomes(many, examples, each, seed=0) for each in (perfect, half))
+    whole = standing(many, "m", "f", right, resamples=200).scores["macro_f1"]
+    assert (whole.low, whole.mean, whole.high) == (1.0, 1.0, 1.0)
+    found = compare(many, right, partly, resamples=200)[0]["macro_f1"]
+    assert found.low < found.mean < found.high
+
+
+def test_any_of_several_references_is_right_for_macro_f1_too() -> None:
+    assert DOMAIN.macro_f1(["blue"], [["red", "blue"]]) == DOMAIN.macro_f1(["blue"], ["blue"])
+
+
 def test_a_query_counts_once_however_many_seeds_asked_it() -> None:
     right, wrong = said("blue", "red", "blue", "red"), said("green", "green", "green", "green")
     tests = []

@@ -192,3 +192,25 @@ def test_a_garbled_choice_leaves_the_version_in_use(
     (adapters.folder / "current.json").write_bytes(good)
     adapters.promote("v0002")
     assert eventually(lambda: versions.serving == "v0002")
+
+
+def test_closing_with_reads_in_the_queue_ends(adapters: AdapterRegistry, read: Reader) -> None:
+    versions = Versions(adapters, read, "nothing", limit=6, every=0.02)
+    read.go.clear()
+    waiting = [versions.get(name) for name in ("v0001", "v0002", "v0003", "v0004")]
+    versions.close()
+    assert [each.cancelled() for each in waiting] == [False, True, True, True]
+    read.go.set()
+
+
+def test_a_late_failure_does_not_forget_a_newer_read(
+    adapters: AdapterRegistry, read: Reader, versions: Versions[str]
+) -> None:
+    read.broken.add("v0001")
+    failed = versions.get("v0001")
+    assert eventually(failed.done)
+    assert eventually(lambda: versions.loaded() == [])
+    read.broken.clear()
+    versions.get("v0001").result()
+    versions._forget_failure("v0001", failed)  # as if its callback had come only now
+    assert versions.loaded() == ["v0001"]

@@ -229,6 +229,22 @@ def test_old_versions_are_unloaded_once_nobody_uses_them(
     assert len(fake.loras) == 1
 
 
+def test_what_was_removed_while_a_server_was_out_of_reach_is_unloaded_when_it_is_back(
+    town: Callable[..., Town], adapters: AdapterRegistry
+) -> None:
+    adapters.promote("v0001")
+    one = town(2)
+    weak = one.weak.load()
+    fleet, away = weak._live.fleet, one.fakes[1]
+    one.kill(1)  # the connection alone: it keeps what it holds
+    assert {who(weak.invoke("hi")) for _ in range(4)} == {"v0001"}
+    assert not fleet.servers[1].up
+    fleet.remove(fleet._placed["v0001"])
+    assert (len(one.fakes[0].loras), len(away.loras)) == (0, 1)
+    one.hosts["s1"] = away
+    assert eventually(lambda: not away.loras)
+
+
 def test_a_restarted_server_gets_its_adapters_back(
     town: Callable[..., Town], adapters: AdapterRegistry
 ) -> None:
