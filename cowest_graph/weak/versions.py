@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cowest_graph.adapters import BASE, AdapterRegistry
 
@@ -84,7 +84,14 @@ class Versions(Generic[Adapter]):
             ValueError: when the chosen version cannot be read.
         """
         chosen = self.chosen
-        self.get(chosen).result()
+        with self._lock:
+            before = self._loaded.get(chosen)
+        try:
+            self.get(chosen).result()
+        except Exception:
+            if before is None:
+                raise
+            self.get(chosen).result()  # that read began before this call, and may be out of date
         self._serve(chosen)
 
     @property
@@ -133,7 +140,7 @@ class Versions(Generic[Adapter]):
         if self.registry is None:
             raise LookupError(f"no adapter {name!r}: this model has no registry; there is: {BASE}")
         with self._lock:
-            if name in self._loaded:
+            if name in self._loaded and not _failed(self._loaded[name]):
                 self._loaded.move_to_end(name)
                 return self._loaded[name]
             path = self.registry.path(name)
@@ -201,7 +208,7 @@ class Versions(Generic[Adapter]):
             log.warning("%s could not be unloaded: %s", name, error)
 
     def _forget_failure(self, name: str, done: Future[Adapter]) -> None:
-        if done.cancelled() or done.exception() is not None:
+        if _failed(done):
             with self._lock:
                 if self._loaded.get(name) is done:  # not one that is read again meanwhile
                     del self._loaded[name]
@@ -252,3 +259,7 @@ class Versions(Generic[Adapter]):
         if trouble != self._told and not self._closed.is_set():
             self._told = trouble
             log.error("%s", trouble)
+
+
+def _failed(reading: Future[Any]) -> bool:
+    return reading.done() and (reading.cancelled() or reading.exception() is not None)

@@ -214,3 +214,23 @@ def test_a_late_failure_does_not_forget_a_newer_read(
     versions.get("v0001").result()
     versions._forget_failure("v0001", failed)  # as if its callback had come only now
     assert versions.loaded() == ["v0001"]
+
+
+def test_catching_up_does_not_tell_of_a_failure_from_before(adapters: AdapterRegistry) -> None:
+    go, reads = threading.Event(), 0
+
+    def mended_meanwhile(name: str, path: Path) -> str:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            go.wait(10)
+            raise ValueError("broken")
+        return name
+
+    versions = Versions(adapters, mended_meanwhile, "nothing", limit=2)
+    adapters.promote("v0001")
+    versions.get("v0001")
+    threading.Timer(0.05, go.set).start()
+    versions.catch_up()
+    assert (versions.serving, reads) == ("v0001", 2)
+    versions.close()
