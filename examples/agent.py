@@ -4,7 +4,8 @@
     python examples/agent.py --model openai:gpt-4o --adapters adapters "What does …?"
     python examples/agent.py --mcp --adapters adapters    # an MCP server on stdin and stdout
 
-Needs `pip install langchain`, and for --mcp `pip install langchain-mcp-adapters`.
+Needs `pip install "cowest-graph[apps]"`, and but for --offline-scripted and --mcp the key of the
+agent's own model, such as OPENAI_API_KEY.
 """
 
 from __future__ import annotations
@@ -82,6 +83,14 @@ class CallsTheTool(ScriptedModel):
         return ChatResult(generations=[ChatGeneration(message=said)])
 
 
+def _agents_model(given: argparse.Namespace) -> Any:
+    if given.offline_scripted:
+        return CallsTheTool([""])
+    from langchain.chat_models import init_chat_model
+
+    return init_chat_model(given.model)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("query", nargs="?", help="what the agent is asked")
@@ -90,16 +99,23 @@ def main() -> None:
     parser.add_argument("--model", default="openai:gpt-4o", help="the agent's, as provider:name")
     parser.add_argument("--mcp", action="store_true", help="serve the tool instead")
     given = parser.parse_args()
+    if not given.query and not given.mcp:
+        parser.error("give a query, or --mcp")
+    try:  # whatever is missing is told before any weights are loaded
+        model = None if given.mcp else _agents_model(given)
+    except Exception as error:
+        parser.error(f"--model {given.model}: {error}; or try --offline-scripted")
     models: Callable[[], tuple[Any, Any]] = (
         scripted_models if given.offline_scripted else lambda: embedded_models(given.adapters)
     )
     tool = fault_codes(*models())
     if given.mcp:
-        mcp_server(tool).run()
+        try:
+            server = mcp_server(tool)
+        except ImportError as error:
+            parser.error(f'{error}; run: pip install "cowest-graph[apps]"')
+        server.run()
         return
-    if not given.query:
-        parser.error("give a query, or --mcp")
-    model = CallsTheTool([""]) if given.offline_scripted else given.model
     said = agent(model, tool).invoke({"messages": [("human", given.query)]})
     print(said["messages"][-1].text)
 

@@ -21,7 +21,7 @@ class WhatIf(TypedDict):
     """A question and the passages to answer it from."""
 
     query: str
-    passages: list[str]
+    passages: list[str] | str
 
 
 class Analysed(TypedDict, total=False):
@@ -69,6 +69,7 @@ def create_analyst(
 def _nearest(count: int) -> Any:
     def keep(state: Analysing) -> dict[str, list[str]]:
         given = state["passages"]
+        given = [given] if isinstance(given, str) else given
         if len(given) <= count:
             return {"kept": given}
         found = Lexical(documents=[Document(p) for p in given], k=count).invoke(state["query"])
