@@ -42,10 +42,11 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--start", type=Path, help="an adapter's folder to go on with")
     options.add_argument("--score", type=Path, nargs="+", help="adapters; nothing is trained")
+    options.add_argument("--weights", type=float, nargs="+", help="of their mean; equal without")
     given = options.parse_args()
     domain = attribute(given.domain)
     adapters = AdapterRegistry(given.out / "adapters", base=embedded.weak_model())
-    scored = _mean(given.score, given.out) if given.score else None
+    scored = _mean(given.score, given.weights, given.out) if given.score else None
     _score(domain, adapters, _known(adapters, scored) or _train(domain, adapters, given))
 
 
@@ -100,22 +101,27 @@ def _known(adapters: AdapterRegistry, folder: Path | None) -> str | None:
     return folder.name if folder.name in adapters else adapters.add(folder, name=folder.name)
 
 
-def _mean(folders: list[Path], out: Path) -> Path:
+def _mean(folders: list[Path], weights: list[float] | None, out: Path) -> Path:
     """The adapter whose change of the weights is the mean of others' (Wortsman et al., 2022)."""
     if len(folders) == 1:
         return folders[0]
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    weights = weights or [1 / len(folders)] * len(folders)
     names = [f"part{number}" for number in range(len(folders))]
     base = AutoModelForCausalLM.from_pretrained(embedded.weak_model())
     model = PeftModel.from_pretrained(base, folders[0], adapter_name=names[0])
     for name, folder in zip(names[1:], folders[1:], strict=True):
         model.load_adapter(folder, name)
-    mean = "mean-of-" + hashlib.sha256("".join(f.name for f in folders).encode()).hexdigest()[:8]
-    model.add_weighted_adapter(names, [1 / len(names)] * len(names), mean, combination_type="cat")
+    mean = "mean-of-" + _digest([*(f.name for f in folders), *weights])
+    model.add_weighted_adapter(names, weights, mean, combination_type="cat")
     model.save_pretrained(out, selected_adapters=[mean])
     return out / mean
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(str(parts).encode()).hexdigest()[:8]
 
 
 def _told(line: Mapping[str, Any]) -> None:
