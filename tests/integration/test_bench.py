@@ -419,6 +419,28 @@ def test_analyse_runs_from_the_command_line(
         assert run(["analyse", *wrong, *words, "--out", "wrong", "-c", "a.toml"]) == 2
 
 
+def gone() -> ScriptedModel:
+    """A strong model that cannot be reached."""
+    return ScriptedModel([ConnectionError("refused")], model_name="large")
+
+
+def test_a_bench_whose_endpoint_is_gone_shows_the_rest_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cowest.toml").write_text(
+        f'[weak]\nmodel = "{__name__}:weak"\n[strong]\nmodel = "{__name__}:gone"\n',
+        encoding="utf-8",
+    )
+    words = ["bench", "--domain", f"{__name__}:DOUBLES", "--limit", "2", "--no-embeddings"]
+    assert run([*words, "--methods", "weak,strong", "--out", "both"]) == 1
+    assert json.loads(Path("both/bench.json").read_text())["rows"][0]["scored"] == 2
+    assert run([*words, "--methods", "strong", "--out", "one"]) == 1
+    said = capsys.readouterr().err
+    assert "a query failed: ConnectionError: refused" in said
+    assert "no method answered a query" in said
+
+
 def test_a_variant_that_cannot_run_leaves_the_others(tmp_path: Path) -> None:
     plan = Plan(limit=2, embeddings=False, resamples=10, training=Training(num_drafts=2))
     said: list[str] = []

@@ -225,7 +225,11 @@ def test_a_second_signal_ends_at_once(folder: Path, stub: Stub) -> None:
 def test_progress_without_a_terminal_is_plain_lines(folder: Path) -> None:
     done = ran(folder, "collect", "rows.jsonl")
     assert done.returncode == 0
-    assert done.stderr.splitlines() == [f"collect: {QUERIES} queries", "next: cowest pairs"]
+    assert done.stderr.splitlines() == [
+        f"collect: {QUERIES} queries",
+        f"{QUERIES} of {QUERIES} queries are complete; in the store:",
+        "next: cowest pairs",
+    ]
     assert not {"\x1b", "\r"} & set(done.stderr + done.stdout)
 
 
