@@ -70,9 +70,14 @@ def web_page(results: Sequence[Results]) -> str:
 
 
 def title(results: Results) -> str:
-    """The domain, and the variant where an analysis made it."""
-    variant = results.get("variant")
-    return f"{results['domain']}{f', {variant}' if variant else ''}"
+    """The domain, the variant where an analysis made it, and adapters that were there already."""
+    parts = [results["domain"], results.get("variant"), _given(results)]
+    return ", ".join(part for part in parts if part)
+
+
+def _given(results: Results) -> str:
+    given = results["plan"]["training"].get("given") or {}
+    return ", ".join(f"{kind} from {Path(folder).name}" for kind, folder in given.items())
 
 
 def facts(results: Results) -> list[str]:
@@ -80,12 +85,12 @@ def facts(results: Results) -> list[str]:
     plan = results["plan"]
     seeds = ", ".join(str(seed) for seed in plan["seeds"])
     training = plan["training"]
-    rows = training["train_rows"]
+    taught = _given(results) or f"SFT on {training['train_rows'] or 'all'} training rows"
     said = [
         f"command: {results['command'] or 'run_bench'}",
         f"weak: {results['weak']}; strong: {results['strong']}",
         f"{results['queries']} queries of the split {plan['split']} (seeds {seeds}; data hash "
-        f"{results['data_hash']}); SFT on {'all' if rows is None else rows} training rows, "
+        f"{results['data_hash']}); {taught}, "
         f"feedback on {training['feedback_rows']} queries with {training['num_drafts']} drafts "
         f"each; style {plan['style'] or 'of the domain'}",
         *(
