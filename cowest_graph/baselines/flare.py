@@ -102,17 +102,17 @@ def create_flare(
 
 
 def flare_of(materials: Materials) -> Graph:
-    """FLARE over the training split's passages; one of its queries is asked for a token first.
+    """FLARE over the training split's passages; some of its queries are asked for tokens first.
 
     Raises:
         ValueError: when the endpoint gives no log-probabilities.
     """
     retriever = needed(materials, "retriever", "FLARE")
-    probe = materials.free.bind(logprobs=True, max_tokens=1)
+    probe = materials.free.bind(logprobs=True, max_tokens=4)
     asked = [example.query for example in materials.examples[:3]]
-    for said in tried(probe, asked, materials.config) if asked else []:
-        if said is not None:
-            token_logprobs(said, "FLARE")
+    said = [each for each in tried(probe, asked, materials.config) if each] if asked else []
+    if said and not any(each.response_metadata.get("logprobs") for each in said):
+        token_logprobs(said[0], "FLARE")  # which says so
     return create_flare(materials.free, retriever, task=materials.task)
 
 
@@ -123,7 +123,9 @@ def _shown(state: State) -> dict[str, str]:
 
 
 def _written(message: AIMessage) -> dict[str, Any]:
-    return {"ahead": str(message.text), "tokens": token_logprobs(message, "FLARE")}
+    # An empty text has no tokens, whatever the endpoint can do.
+    tokens = token_logprobs(message, "FLARE") if message.text else []
+    return {"ahead": str(message.text), "tokens": tokens}
 
 
 def _doubts(lowest: float) -> Callable[[State], dict[str, str | None]]:

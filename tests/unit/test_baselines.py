@@ -209,6 +209,18 @@ def test_one_failure_beforehand_does_not_leave_flare_out() -> None:
     assert run("flare", materials(None, Sure(reply)))["answer"].text == "Answer: x"
 
 
+def test_an_empty_text_beforehand_does_not_leave_flare_out() -> None:
+    class Silent(Sure):
+        def _generate(self, messages: list[BaseMessage], *rest: Any, **kwargs: Any) -> ChatResult:
+            if "train 0?" in messages[-1].text:
+                return ChatResult(generations=[ChatGeneration(message=AIMessage(""))])
+            return super()._generate(messages, *rest, **kwargs)
+
+    assert run("flare", materials(None, Silent(["Answer: x"])))["answer"].text == "Answer: x"
+    empty = run("flare", materials(None, Silent(["Answer: x"]), examples=[]), query="train 0?")
+    assert empty["answer"].text == ""
+
+
 def test_confidence_is_that_of_the_answer() -> None:
     tokens = [*[("sure ", 0.0)] * 40, ("\nAnswer", 0.0), (":", 0.0), (" x", -3.0)]
     content = [{"token": token, "logprob": logprob} for token, logprob in tokens]
