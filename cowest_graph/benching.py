@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -209,13 +210,12 @@ def answers(
         Exception: a failure that no further call can escape (a refused key, an unknown model).
     """
     asked = [{"query": example.query} for example in examples]
-    configs = [
-        RunnableConfig(metadata={BILL: example.key}, max_concurrency=max_concurrency)
-        for example in examples
-    ]
+    # Of this run alone: a call that ends after the iteration was left is on nobody else's bill.
+    bills = [uuid4().hex for _ in examples]
+    configs = [RunnableConfig(metadata={BILL: b}, max_concurrency=max_concurrency) for b in bills]
     for index, result in graph.batch_as_completed(asked, configs, return_exceptions=True):
         key = examples[index].key
-        calls = ledger.bill(key)
+        calls = ledger.bill(bills[index])
         if isinstance(result, Exception):
             kind = failure_kind(result)
             if kind in FATAL:

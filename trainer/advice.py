@@ -105,15 +105,15 @@ def exit_code(error: BaseException) -> int:
     return WRONG_INPUT if wrong else FAILED
 
 
-def remedy(kind: str, section: str = "[strong]") -> str:
+def remedy(kind: str, section: str) -> str:
     """What to do about a kind of failure.
 
     Args:
         kind: as `failure_kind` names it.
-        section: of cowest.toml, whose endpoint failed.
+        section: of cowest.toml, whose endpoint failed; "[one] or [another]" where it is open.
     """
-    env = f"COWEST_{section.strip('[]').split(']')[0].upper()}"
-    return _TODO.get(kind, "check {section}").format(section=section, env=env)
+    first = section[1:].partition("]")[0]
+    return _TODO.get(kind, "check {section}").format(section=section, env=f"COWEST_{first.upper()}")
 
 
 def need(*extras: str) -> None:

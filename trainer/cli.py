@@ -39,6 +39,8 @@ SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
 ]
 
+Failures = Counter[tuple[str, str]]
+_SECTIONS = {"draft": "[weak]", "shadow": "[weak]", "evaluate": "[evaluator]"}
 _GOES_ON = "what was finished is kept, the same command goes on from there"
 _in_use = Config()  # the verb's configuration, for what is said of its errors
 
@@ -204,13 +206,13 @@ def collect(
     _what_next(counts, failures)
 
 
-def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Counter[str]]:
+def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Failures]:
     """Watch a collection.
 
     Returns:
-        Counts of queries: finished whole, incomplete, without a trace. And of failures by kind.
+        Counts of queries: finished whole, incomplete, without a trace; of failures by role and kind.
     """
-    failures: Counter[str] = Counter()
+    failures: Failures = Counter()
     counts = {"queries": total, "complete": 0, "incomplete": 0, "without_trace": 0, "unanswered": 0}
     console.note(f"collect: {total} queries")
     with console.Meter("collect", total) as meter:
@@ -223,20 +225,21 @@ def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Counter[str]]:
                 counts["complete" if trace.complete else "incomplete"] += 1
                 silent = trace.solo is None and all(a.answer is None for a in trace.attempts)
                 counts["unanswered"] += silent
-                failures.update(str(call.failure) for call in trace.failures)
+                failures.update((call.role, str(call.failure)) for call in trace.failures)
             meter.done(done)
     return counts, failures
 
 
-def _what_next(counts: dict[str, int], failures: Counter[str]) -> None:
+def _what_next(counts: dict[str, int], failures: Failures) -> None:
     total, missing = counts["queries"], counts["without_trace"]
     if counts["incomplete"]:
         console.note(
             f"{counts['incomplete']} of {total} queries have calls that failed; the same command "
             "makes those again, and no other"
         )
-    for kind, times in failures.most_common(1):
-        console.note(f"most often ({times} times): {kind}; {remedy(kind)}")
+    for (role, kind), times in failures.most_common(1):
+        section = _SECTIONS.get(role, "[strong]")
+        console.note(f"most often ({times} times): {role}, {kind}; {remedy(kind, section)}")
     if missing:
         console.note(f"{missing} of {total} queries have no trace; the same command tries again")
     if missing or counts["unanswered"] == total:

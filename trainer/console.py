@@ -92,8 +92,10 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
             file.write(text)
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):  # it is there only where something failed
+            part.unlink()
 
 
 class Meter:

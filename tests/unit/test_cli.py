@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,8 @@ def test_failed_calls_are_counted_and_exit_code_1_says_that_nothing_was_answered
     assert (counts["incomplete"], counts["unanswered"]) == (3, 3)
     assert counts["store"]["failures"] == {"timeout": 15}
     assert "cowest doctor" in told.err
+    assert "most often" in told.err
+    assert "raise timeout in [strong]" in told.err
     assert SECRET.encode() not in (tmp_path / "traces.db").read_bytes()
     assert SECRET not in told.err + told.out
 
@@ -406,6 +410,10 @@ def test_a_store_that_is_not_ours_or_newer_is_refused(
         (FileNotFoundError(2, "No such file or directory", "f"), "f: No such file", 2),
         (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero", 1),
         (ValueError("two\nlines"), "two lines", 2),
+        (OSError(28, "No space left on device", "f"), "no space left on the disk for f", 1),
+        (sqlite3.OperationalError("database or disk is full"), "no space left on the disk;", 1),
+        (FileExistsError(17, "File exists", __file__), "is a file, and a folder is wanted", 2),
+        (IsADirectoryError(21, "Is a directory", "d"), "d is a folder, and a file is wanted", 2),
         (TimeoutError("slow"), "slow", 1),
         (ZeroDivisionError(), "ZeroDivisionError", 1),
     ],
@@ -414,6 +422,32 @@ def test_advice_is_a_line_with_a_code(error: Exception, said: str, code: int) ->
     assert said in advice(error)
     assert "\n" not in advice(error)
     assert exit_code(error) == code
+
+
+def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    (there := tmp_path / "report.md").write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        console.write_text(there, "new \ud800")
+    assert there.read_text() == "old"
+    with pytest.raises(OSError, match=r"missing.t\.jsonl'") as told:
+        console.write_text(tmp_path / "missing" / "t.jsonl", "x")
+    assert told.value.filename == str(tmp_path / "missing" / "t.jsonl")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        console.write_text(tmp_path / "folder", "x")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_interrupt_while_the_command_still_loads_is_one_line() -> None:
+    loading = (
+        "import os, signal, sys, types; fake = types.ModuleType('trainer.cli');"
+        "fake.main = lambda: os.kill(os.getpid(), signal.SIGINT);"
+        "import trainer; trainer.cli = sys.modules['trainer.cli'] = fake;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from trainer.entry import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted; nothing was begun\n")
 
 
 def test_a_stop_tells_what_was_kept_and_is_no_error() -> None:

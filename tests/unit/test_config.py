@@ -305,3 +305,11 @@ def test_an_unknown_evaluator_names_the_nearest(tmp_path: Path) -> None:
     config = load(tmp_path, '[evaluator]\nkind = "exact_mach"\n')
     with pytest.raises(ValueError, match="the nearest known one is 'exact_match'"):
         config.evaluator_named()
+
+
+def test_the_stand_in_is_waited_for_longer_than_an_endpoint(tmp_path: Path) -> None:
+    waits = {
+        model: load(tmp_path, f'[strong]\nmodel = "{model}"\n{more}')._patience()["timeout"]
+        for model, more in (("embedded", ""), ("m", ""), ("n", "timeout = 9"))
+    }
+    assert waits == {"embedded": 600, "m": 60, "n": 9}

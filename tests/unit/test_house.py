@@ -197,5 +197,6 @@ def test_the_public_names_are_the_contract() -> None:
     assert {"TrainingJob", "demonstrations", "preferences", "train_dpo", "train_sft"} <= set(
         trainer.__all__
     )
+    assert all(getattr(trainer, name).__name__ == name for name in trainer.__all__)
     for name in cowest_graph.__all__:
         assert getattr(cowest_graph, name) is not None
