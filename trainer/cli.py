@@ -210,7 +210,7 @@ def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Failures]:
     """Watch a collection.
 
     Returns:
-        Counts of queries: finished whole, incomplete, without a trace; of failures by role and kind.
+        Counts of queries: whole, incomplete, without a trace; of failures by role and kind.
     """
     failures: Failures = Counter()
     counts = {"queries": total, "complete": 0, "incomplete": 0, "without_trace": 0, "unanswered": 0}
