@@ -40,10 +40,13 @@ def main() -> None:
         "--balanced", action="store_true", help="repeat rows until every label has as many"
     )
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--processes", type=int, default=1, help="each with a part of --batch")
     options.add_argument("--start", type=Path, help="an adapter's folder to go on with")
     options.add_argument("--score", type=Path, nargs="+", help="adapters; nothing is trained")
     options.add_argument("--weights", type=float, nargs="+", help="of their mean; equal without")
     given = options.parse_args()
+    if given.batch % given.processes:
+        options.error(f"--batch {given.batch} does not divide by --processes {given.processes}")
     domain = attribute(given.domain)
     adapters = AdapterRegistry(given.out / "adapters", base=embedded.weak_model())
     scored = _mean(given.score, given.weights, given.out) if given.score else None
@@ -63,10 +66,11 @@ def _train(domain: Domain, adapters: AdapterRegistry, given: argparse.Namespace)
         str(embedded.weak_model()),
         preset="tiny",
         seed=given.seed,
+        num_processes=given.processes,
         lora={} if start else {"target_modules": _LINEAR, "layers_to_transform": layers},
         args={
             "num_train_epochs": given.epochs,
-            "per_device_train_batch_size": given.batch,
+            "per_device_train_batch_size": given.batch // given.processes,
             "learning_rate": given.rate,
             "warmup_steps": 20,
             "save_steps": 100,
@@ -74,6 +78,7 @@ def _train(domain: Domain, adapters: AdapterRegistry, given: argparse.Namespace)
     )
     kind = f"{len(rows)}x{given.epochs:g}-b{given.batch}-{given.rate:g}"
     kind += "-balanced" * given.balanced + f"-s{given.seed}" * bool(given.seed)
+    kind += f"-above{given.lowest}" * (given.lowest != 10)
     name = f"{domain.name}-{kind}" + (f"-from-{start}" if start else "")
     if name in adapters:
         return name

@@ -73,16 +73,23 @@ def variants(
 
     Raises:
         LookupError: for another name.
+        ValueError: for adapters that are there already and that the analysis would vary.
     """
-    if what == "styles":
-        return styles(plan)
-    if what == "pairs":
-        return pairs(plan, counts)
-    if what == "rounds":
-        return rounds(plan, most)
-    if what == "models":
-        return models(plan, config)
-    raise LookupError(f"no analysis {what!r}; there are: styles, pairs, rounds, models")
+    found: dict[str, Callable[[], Iterator[Variant]]] = {
+        "styles": lambda: styles(plan),
+        "pairs": lambda: pairs(plan, counts),
+        "rounds": lambda: rounds(plan, most),
+        "models": lambda: models(plan, config),
+    }
+    if what not in found:
+        raise LookupError(f"no analysis {what!r}; there are: {', '.join(found)}")
+    kept = {"sft"} if what in ("pairs", "rounds") else set()
+    if varied := sorted(set(plan.training.given) - kept):
+        raise ValueError(
+            f"analyse {what} trains {', '.join(varied)} of its own for every variant; "
+            + (f"only an {', '.join(kept)} adapter can be given" if kept else "give no adapter")
+        )
+    return found[what]()
 
 
 def study(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cowest_graph.domains import Domain
     from cowest_graph.scoreboard import Price
     from trainer.bench import Plan
+    from trainer.bench_adapters import Training
 
 Load = Callable[[Path | None], Config]
 
@@ -94,14 +95,9 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         as_json: AsJson = False,
     ) -> None:
         """Compare methods on the same queries: scores with intervals, costs, what drafts did."""
-        plan = _plan(methods, limit, seeds, split, style, train_rows, feedback, drafts, probes)
-        training = replace(plan.training, given=_given(adapter or []))
-        plan = replace(
-            plan,
-            training=training,
-            max_concurrency=concurrency,
-            embeddings=not no_embeddings,
-        )
+        training = _training(train_rows, feedback, drafts, adapter)
+        plan = _plan(methods, limit, seeds, split, style, training, concurrency)
+        plan = replace(plan, probes=probes, embeddings=not no_embeddings)
         named = _domain(domain, data, split)
         with _benching(load(config), out, data, prices) as run:
             results = run(named, plan, out)
@@ -123,6 +119,8 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         train_rows: TrainRows = 500,
         feedback: Feedback = 40,
         drafts: Drafts = 5,
+        adapter: Given = None,
+        prices: Prices = None,
         concurrency: Concurrency = 8,
         configs: Annotated[
             list[Path] | None, typer.Option(help="For models: one cowest.toml each; repeat it.")
@@ -133,8 +131,8 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         """The paper's analyses: draft styles, number of pairs, rounds of feedback, other models."""
         from trainer.analyses import study, variants
 
-        plan = _plan("all", limit, seeds, split, style, train_rows, feedback, drafts, 8)
-        plan = replace(plan, max_concurrency=concurrency)
+        training = _training(train_rows, feedback, drafts, adapter)
+        plan = _plan("all", limit, seeds, split, style, training, concurrency)
         named = _domain(domain, data, split)
         several = what == "models"
         if several and not configs:
@@ -144,7 +142,7 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         folders = _folders(out, files) if several else [out]
         for file, folder in zip(files, folders, strict=True):
             varied = variants(what, plan, _numbers(counts, "--counts"), rounds, str(file))
-            with _benching(load(file), folder, data, None) as run:
+            with _benching(load(file), folder, data, prices) as run:
                 results += study(varied, folder, partial(run, named), console.note)
         _show(results, out, as_json)
         _fail_if_silent(results)
@@ -191,13 +189,10 @@ def _plan(
     seeds: str,
     split: str,
     style: str | None,
-    train_rows: int,
-    feedback: int,
-    drafts: int,
-    probes: int,
+    training: Training,
+    concurrency: int,
 ) -> Plan:
     from trainer.bench import Plan
-    from trainer.bench_adapters import Training
 
     return Plan(
         methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
@@ -205,8 +200,19 @@ def _plan(
         limit=limit or None,
         seeds=_numbers(seeds, "--seeds"),
         style=style,
-        training=Training(train_rows=train_rows or None, feedback_rows=feedback, num_drafts=drafts),
-        probes=probes,
+        training=training,
+        max_concurrency=concurrency,
+    )
+
+
+def _training(rows: int, feedback: int, drafts: int, adapters: Sequence[str] | None) -> Training:
+    from trainer.bench_adapters import Training
+
+    return Training(
+        train_rows=rows or None,
+        feedback_rows=feedback,
+        num_drafts=drafts,
+        given=_given(adapters or []),
     )
 
 

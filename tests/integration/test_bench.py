@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langchain_core.documents import Document
@@ -22,7 +22,7 @@ from cowest_graph.domains import Domain
 from cowest_graph.scoreboard import Price, cost
 from cowest_graph.testing import ScriptedModel, toy_domain
 from cowest_graph.traces import Attempt, Trace
-from trainer.analyses import pairs, rounds, study, styles
+from trainer.analyses import pairs, rounds, study, styles, variants
 from trainer.bench import Models, Plan, _identity, run_bench
 from trainer.bench_adapters import Training, relabelled
 from trainer.bench_verbs import _folders
@@ -416,6 +416,35 @@ def test_analyse_runs_from_the_command_line(
     assert Path("models/report.html").exists()
     for wrong in (["model"], ["models"], ["pairs", "--counts", "-1"], ["rounds", "--counts", "x"]):
         assert run(["analyse", *wrong, *words, "--out", "wrong", "-c", "a.toml"]) == 2
+    Path("prices.toml").write_text("[strong]\ninput = 1\noutput = 2\n", encoding="utf-8")
+    capsys.readouterr()
+    priced = ["pairs", "--counts", "0", "--prices", "prices.toml", "-c", "a.toml"]
+    assert run(["analyse", *priced, *words, "--out", "priced"]) == 0
+    assert row(json.loads(capsys.readouterr().out)[0], "cowest")["cost"]["dollars"] > 0
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "said"),
+    [
+        ("styles", "sft", "trains sft of its own for every variant; give no adapter"),
+        ("models", "sft", "give no adapter"),
+        ("pairs", "dpo", "only an sft adapter can be given"),
+        ("rounds", "dpo", "only an sft adapter can be given"),
+    ],
+)
+def test_an_analysis_refuses_the_adapter_that_it_varies(
+    what: str, kind: Literal["sft", "dpo"], said: str
+) -> None:
+    plan = Plan(training=Training(given={kind: Path("there")}))
+    with pytest.raises(ValueError, match=said):
+        variants(what, plan, (0,), 1)
+
+
+def test_an_analysis_keeps_the_adapter_that_it_starts_from() -> None:
+    plan = Plan(training=Training(given={"sft": Path("there")}))
+    for what in ("pairs", "rounds"):
+        for _, varied in variants(what, plan, (0, 8), 2):
+            assert varied.training.given == plan.training.given
 
 
 def gone() -> ScriptedModel:
