@@ -137,7 +137,9 @@ def installed(module: str) -> bool:
 
 def _told(error: BaseException, endpoints: list[Endpoint]) -> str:
     if _is_usage(error):
-        return _line(error.format_message())  # type: ignore[attr-defined]
+        said = _line(error.format_message())  # type: ignore[attr-defined]
+        verb = getattr(getattr(error, "ctx", None), "command_path", None)
+        return f"{said.rstrip('.')}; see {verb} --help" if said and verb else said
     if _request(error) is not None:
         return _endpoint_said(error, endpoints)
     if isinstance(error, ImportError) and (extra := _extra(error.name)):

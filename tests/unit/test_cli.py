@@ -206,6 +206,21 @@ def test_an_empty_query_is_refused(cowest: Cowest, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["frobnicate"], "see cowest --help"),
+        (["promote"], "see cowest promote --help"),
+        (["train", "sft", "--nope"], "see cowest train sft --help"),
+    ],
+)
+def test_wrong_usage_says_where_to_look(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert run(words) == 2
+    assert capsys.readouterr().err.endswith(f"; {said}\n")
+
+
+@pytest.mark.parametrize(
     ("file", "words"),
     [
         ("none.jsonl", ["none.jsonl", "No such file"]),
