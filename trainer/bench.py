@@ -48,9 +48,9 @@ from cowest_graph.scoreboard import (
 )
 from cowest_graph.weak.hardware import cores
 from cowest_graph.weak.llama_server import ServedHere
-from trainer.bench_adapters import MakeJob, Training, Workshop, plain
+from trainer.bench_adapters import Training, Workshop, plain
 from trainer.console import Meter, write_text
-from trainer.job import TrainingJob
+from trainer.job import MakeJob, TrainingJob
 
 Say = Callable[[str], None]
 _KINDS: tuple[Literal["sft", "dpo"], ...] = ("sft", "dpo")

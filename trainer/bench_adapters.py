@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
@@ -27,13 +27,12 @@ from cowest_graph.graph import create_collector
 from cowest_graph.state import CallRecord
 from cowest_graph.traces import Trace, TraceStore
 from trainer.checks import HeldOut
-from trainer.job import TrainingJob
-from trainer.launch import train_dpo, train_sft
-from trainer.rows import demonstrations, training_rows
+from trainer.child import told
+from trainer.job import MakeJob, TrainingJob
+from trainer.launch import aimed, train_dpo, train_sft
+from trainer.rows import demonstrations, teaches, training_rows
 
 Say = Callable[[str], None]
-MakeJob = Callable[[Literal["sft", "dpo"]], TrainingJob]
-"""The training job of a recipe."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,9 @@ class Workshop:
         name = self._name("sft", rows, job)
         if name not in adapters:
             self.say(f"SFT on {rows.report}")
-            self.sft(rows, job, adapters, name=name, drop_bad_rows=True, progress=self._told("SFT"))
+            self.sft(
+                rows, job, adapters, name=name, drop_bad_rows=True, progress=told(self.say, "SFT")
+            )
         return Made(name)
 
     def _aligned(
@@ -178,8 +179,9 @@ class Workshop:
         rounds = self.training.rounds if kind == "dpo" else 1
         for number in range(1, rounds + 1):
             traces = self._traces(start.version or BASE)
-            rows = training_rows(job.objective, self._relabelled(kind, traces, config))
-            pairs = [row for row in rows if _teaches(row)][: self.training.max_pairs]
+            labelled = self._relabelled(kind, traces, config)
+            job, rows = aimed(job, labelled), training_rows(job.objective, labelled)
+            pairs = [row for row in rows if teaches(row)][: self.training.max_pairs]
             this = kind if rounds == 1 else f"{kind} round {number}"
             self.say(f"{this}: {rows.report}")
             self.once[f"{this} pairs"] = len(pairs)
@@ -195,7 +197,7 @@ class Workshop:
                     start=start.version,
                     name=name,
                     drop_bad_rows=True,
-                    progress=self._told(kind),
+                    progress=told(self.say, kind),
                 )
             start = Made(name, f"{len(pairs)} pairs" + (f", round {number}" * (rounds > 1)))
         return start
@@ -240,15 +242,6 @@ class Workshop:
         made_of = run_name(json.dumps(rows, sort_keys=True, default=str), job.to_json(), start)
         return f"{self.domain.name}-{kind}-{made_of[:8]}"
 
-    def _told(self, what: str) -> Callable[[Mapping[str, Any]], None]:
-        def told(line: Mapping[str, Any]) -> None:
-            if "note" in line:
-                self.say(f"{what}: {line['note']}")
-            if "step" in line and (line["step"] % 20 == 0 or line["step"] == line.get("steps")):
-                self.say(f"{what}: step {line['step']}/{line.get('steps')}, loss {line['loss']}")
-
-        return told
-
 
 def relabelled(
     traces: Sequence[Trace], labeller: Evaluator, config: RunnableConfig | None = None
@@ -287,14 +280,6 @@ def relabelled(
         fields = {**trace.model_dump(), "solo_score": mean, "attempts": attempts}
         found.append(Trace.model_validate(fields))
     return found
-
-
-def _teaches(row: Mapping[str, Any]) -> bool:
-    """Whether a pair has two texts that differ; equal ones of which one hurt teach nothing."""
-    if "chosen" not in row:
-        return True
-    chosen, rejected = (row[side][-1]["content"].strip() for side in ("chosen", "rejected"))
-    return bool(chosen and rejected) and chosen != rejected
 
 
 def _untrained(kind: Adapter, given: bool) -> Made:

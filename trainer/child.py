@@ -33,6 +33,23 @@ _ENVIRONMENT = {
 }
 
 
+def told(say: Callable[[str], None], what: str) -> Progress:
+    """A run's progress as sentences: every note, and every twentieth step.
+
+    Args:
+        say: gets the sentences.
+        what: the run's name in them.
+    """
+
+    def hear(line: dict[str, Any]) -> None:
+        if "note" in line:
+            say(f"{what}: {line['note']}")
+        if "step" in line and (line["step"] % 20 == 0 or line["step"] == line.get("steps")):
+            say(f"{what}: step {line['step']}/{line.get('steps')}, loss {line['loss']}")
+
+    return hear
+
+
 def run_worker(run: Path, command: Sequence[str], progress: Progress | None) -> int:
     """Run the worker to its end and hand on its log; it ends with us, whatever ends us.
 

@@ -21,6 +21,7 @@ from trainer.adapter_verbs import add_adapter_verbs
 from trainer.advice import FAILED, advice, exit_code, masked, need, remedy
 from trainer.bench_verbs import add_verbs
 from trainer.config import Config
+from trainer.loop_verbs import add_loop
 from trainer.serve_verbs import add_serve_verbs
 from trainer.train_verbs import add_train_verbs
 
@@ -327,6 +328,7 @@ def _read(path: Path, skip_bad: bool) -> list[dict[str, Any]]:
 add_adapter_verbs(app, _settings, _said)
 add_verbs(app, _settings)
 add_train_verbs(app, _settings, _read)
+add_loop(app, _settings, _read)
 add_serve_verbs(app, _settings)
 
 if __name__ == "__main__":

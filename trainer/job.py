@@ -7,11 +7,11 @@ is written as JSON. Knows no torch, no TRL and no PEFT: `lora` and `args` are ha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer.objectives import OBJECTIVES
 from trainer.presets import PRESETS, Kind
@@ -174,3 +174,7 @@ def _complete(folder: Path) -> Path:
                 f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'no files'}"
             )
     return folder
+
+
+MakeJob = Callable[[Literal["sft", "dpo"]], TrainingJob]
+"""The training job of a recipe."""

@@ -13,12 +13,13 @@ import shutil
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint
+from cowest_graph.traces import Trace
 from trainer.cards import name_base, write_model_card
 from trainer.checks import HeldOut, dropped, refuse, text_faults, without
 from trainer.child import Progress, run_worker
@@ -27,7 +28,7 @@ from trainer.objectives import OBJECTIVES
 from trainer.presets import Kind
 from trainer.processes import command
 from trainer.resume import locked, run_name, state_of
-from trainer.rows import Row, Rows, rows_hash
+from trainer.rows import Row, Rows, label_noise, rows_hash
 from trainer.space import check_disk, smaller_batches
 
 _TAIL = 25  # lines of the child's output in an error
@@ -130,6 +131,18 @@ def train_dpo(
     _check_columns(job, given)
     asked = _Asked(job.recipe, job.objective, job, start, name, held_out, drop_bad_rows)
     return _train(given, adapters, asked, progress)
+
+
+def aimed(job: TrainingJob, traces: Iterable[Trace]) -> TrainingJob:
+    """The job with what its objective must know of the traces and was not told: their label noise.
+
+    Args:
+        job: whose `label_noise` stays, where it is set or the objective asks for none.
+        traces: that are trained on.
+    """
+    if job.label_noise is not None or not OBJECTIVES[job.objective].noisy:
+        return job
+    return replace(job, label_noise=label_noise(traces))
 
 
 @dataclass(frozen=True)

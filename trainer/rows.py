@@ -298,6 +298,14 @@ def training_rows(objective: str, traces: Iterable[Trace]) -> Rows[Any]:
     return unpaired(traces) if wanted.rows == "unpaired" else best_drafts(traces)
 
 
+def teaches(row: Row) -> bool:
+    """Whether a row can teach: equal or empty texts, of which one helped, teach nothing."""
+    if "chosen" not in row:
+        return True
+    chosen, rejected = (row[side][-1]["content"].strip() for side in ("chosen", "rejected"))
+    return bool(chosen and rejected) and chosen != rejected
+
+
 def label_noise(traces: Iterable[Trace]) -> float | None:
     """ε: the probability that a preference is the wrong way round, by how scores repeat.
 

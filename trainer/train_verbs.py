@@ -147,10 +147,8 @@ def add_train_verbs(
 
 def _from_traces(settings: Config, objective: str | None, version: str | None) -> tuple[Any, Any]:
     """The rows that the objective wants, and the job with what it needs to know of the traces."""
-    from dataclasses import replace
-
-    from trainer import label_noise, training_rows
-    from trainer.objectives import OBJECTIVES
+    from trainer import training_rows
+    from trainer.launch import aimed
 
     job = settings.job("dpo", objective)
     with settings.store() as store:
@@ -161,10 +159,9 @@ def _from_traces(settings: Config, objective: str | None, version: str | None) -
     if others:
         told = ", ".join(version or "a model without versions" for version in others)
         console.note(f"there are only drafts of: {told}; --any-version takes them all")
-    if OBJECTIVES[job.objective].noisy and job.label_noise is None:
-        job = replace(job, label_noise=label_noise(traces))
-        if job.label_noise is not None:
-            console.note(f"label noise, by scores of repeated drafts: {job.label_noise:.3f}")
+    given, job = job.label_noise, aimed(job, traces)
+    if given is None and job.label_noise is not None:
+        console.note(f"label noise, by scores of repeated drafts: {job.label_noise:.3f}")
     return rows, job
 
 

@@ -1,0 +1,330 @@
+"""Rounds that teach and serve by themselves: SFT, then collect, pairs, DPO, gate, promote.
+
+Knows the order (paper, Algorithm 1), what a round decided and where that stands. Knows no model's
+inside and no statistics. Killed at any moment, the same loop goes on: finished calls, trained
+adapters and verdicts are not made again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cowest_graph.adapters import BASE, AdapterRegistry
+from cowest_graph.benching import run_name
+from cowest_graph.collecting import collect
+from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
+from cowest_graph.graph import create_collector
+from cowest_graph.traces import Trace, TraceStore
+from trainer.checks import HeldOut
+from trainer.child import told
+from trainer.console import write_text
+from trainer.gate import Gate, Verdict, held_out_scores
+from trainer.job import MakeJob, TrainingJob
+from trainer.launch import aimed, train_dpo, train_sft
+from trainer.rows import Rows, demonstrations, teaches, training_rows
+
+STATE = "loop.json"
+
+RowsOfQueries = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round came to.
+
+    Args:
+        number: 0 is SFT.
+        start: the version whose drafts were collected and trained on; None before SFT.
+        candidate: the version that was trained; None where there was nothing to train on.
+        current: the version in use when it was gated; `BASE` for the bare model.
+        verdict: of the gate; None without a candidate.
+        note: what it was trained on, or why not.
+        promoted: whether the candidate is in use since.
+    """
+
+    number: int
+    start: str | None
+    candidate: str | None
+    current: str
+    verdict: Verdict | None
+    note: str
+    promoted: bool = False
+
+    def __str__(self) -> str:
+        what = f"round {self.number}" if self.number else "SFT"
+        if self.verdict is None:
+            return f"{what}: {self.note}"
+        use = "; in use" if self.promoted else ""
+        return f"{what}: {self.candidate} against {self.current} {self.verdict}{use}"
+
+
+@dataclass
+class Loop:
+    """What a loop works with.
+
+    Args:
+        weak: a weak model that follows `adapters`, sampling as it should for drafts.
+        strong: π_s.
+        evaluator: E, of the collection and of the gate.
+        traces: of the collections.
+        adapters: the registry; what passes the gate is promoted in it.
+        job: the training job of a recipe.
+        folder: keeps the state (`loop.json`) and the gate's own traces (`gate.db`).
+        gate: when an adapter may take over.
+        num_drafts: K.
+        style: the draft style.
+        domain: the domain's name.
+        max_concurrency: queries at a time.
+        say: told of every step.
+        sft, dpo: the recipes.
+    """
+
+    weak: Any
+    strong: Any
+    evaluator: Evaluator
+    traces: TraceStore
+    adapters: AdapterRegistry
+    job: MakeJob
+    folder: Path
+    gate: Gate = field(default_factory=Gate)
+    num_drafts: int = 5
+    style: str = "chain_of_thought"
+    domain: str | None = None
+    max_concurrency: int = 8
+    say: Callable[[str], None] = print
+    sft: Callable[..., str] = train_sft
+    dpo: Callable[..., str] = train_dpo
+
+    def run(
+        self,
+        rows: RowsOfQueries,
+        held_out: RowsOfQueries,
+        *,
+        rounds: int = 1,
+        start: str | None = None,
+    ) -> list[Round]:
+        """Run the rounds that are not done yet.
+
+        SFT comes first where there is no adapter to start from; DPO goes on from it whether or not
+        it passed, since alignment is what makes drafts help. A round of DPO that does not pass, or
+        that has no pairs, is the last one.
+
+        Args:
+            rows: {"query", "reference", "explanation"} to learn from; those that are held out are
+                left out.
+            held_out: {"query", "reference"} that the gate asks; never trained on.
+            rounds: of DPO, at most.
+            start: an adapter; the one in use by default.
+
+        Returns:
+            The rounds of this loop, also those that earlier calls decided. One that lacks calls
+            which failed is tried again by the next call.
+
+        Raises:
+            ValueError: for no rows, rows that are all held out, a folder of another loop, or rows
+                without a reference where SFT is needed.
+            LookupError: when there is no adapter `start`.
+            ConnectionError: when nobody answers.
+            TrainingError: when a training run fails.
+        """
+        if start is not None:
+            self.adapters.path(start)
+        kept = self._kept(rows, held_out)
+        made_of = self._made_of(kept, held_out, start)
+        state = _State.of(self.folder, made_of, start or self.adapters.current)
+        found: list[Round] = []
+        trunk = state.start
+        if trunk is None:
+            found.append(self._round(state, 0, None, kept, held_out))
+            trunk = found[-1].candidate
+        for number in range(1, rounds + 1):
+            found.append(self._round(state, number, trunk, kept, held_out))
+            if not found[-1].promoted:
+                self.say("no further round: the same drafts would teach the same")
+                break
+            trunk = found[-1].candidate
+        return found
+
+    def _kept(self, rows: RowsOfQueries, held_out: RowsOfQueries) -> list[Mapping[str, Any]]:
+        if not held_out:
+            raise ValueError("no held-out queries: the gate would have nothing to ask")
+        known = HeldOut(row["query"] for row in held_out)
+        kept = [row for row in rows if row["query"] not in known]
+        if not kept:
+            raise ValueError(f"no rows to learn from: {len(rows)} given, all of them held out")
+        if left := len(rows) - len(kept):
+            self.say(f"{left} of {len(rows)} rows are held out: they are not learnt from")
+        return kept
+
+    def _made_of(
+        self, rows: RowsOfQueries, held_out: RowsOfQueries, start: str | None
+    ) -> dict[str, str]:
+        """What the state of a folder holds for, by what it is called in an error."""
+        wording = (self.style, self.domain, self.num_drafts)
+        models = (model_name(self.weak), model_name(self.strong), evaluator_name(self.evaluator))
+        jobs = [self.job(kind).to_json() for kind in ("sft", "dpo")]
+        return {
+            "rows": run_name(*map(_json, rows)),
+            "held-out queries": run_name(*map(_json, held_out)),
+            "models": run_name(*models),
+            "draft settings": run_name(*wording),
+            "training settings": run_name(*jobs),
+            "gate": run_name(self.gate),
+            **({"start": start} if start else {}),
+        }
+
+    def _round(
+        self,
+        state: _State,
+        number: int,
+        start: str | None,
+        rows: RowsOfQueries,
+        held_out: RowsOfQueries,
+    ) -> Round:
+        done = state.round(number)
+        if done is None:
+            self.say(f"round {number}" if number else "SFT")
+            candidate, note = self._trained(number, start, rows)
+            current = self.adapters.current or BASE
+            verdict = None if candidate is None else self._judged(candidate, current, held_out)
+            done = Round(number, start, candidate, current, verdict, note)
+            # What failed calls kept from passing is open: it is tried again.
+            if verdict is not None and (verdict.passed or not verdict.missing):
+                state.add(done)
+        if done.verdict is not None and done.verdict.passed and not done.promoted:
+            if self.adapters.current != done.candidate:
+                self.adapters.promote(str(done.candidate))
+            done = state.add(replace(done, promoted=True))
+        self.say(str(done))
+        return done
+
+    def _trained(
+        self, number: int, start: str | None, rows: RowsOfQueries
+    ) -> tuple[str | None, str]:
+        """The candidate of a round, and what it was trained on; None where nothing teaches."""
+        if start is None:
+            shown = demonstrations(rows, style=self.style)
+            if not shown:
+                raise ValueError(f"no adapter to start from, and no SFT: {shown.report}")
+            return self._made("sft", shown, self.job("sft"), None), str(shown.report)
+        traces = self._collected(start, rows)
+        job = aimed(self.job("dpo"), traces)
+        given = training_rows(job.objective, traces)
+        pairs = [row for row in given if teaches(row)]
+        if not pairs:
+            return None, f"nothing to train on: {given.report}"
+        return self._made("dpo", Rows(pairs, given.report), job, start), str(given.report)
+
+    def _made(self, kind: str, rows: Rows[Any], job: TrainingJob, start: str | None) -> str:
+        name = f"{kind}-{run_name(_json(rows), job.to_json(), start)[:8]}"
+        if name not in self.adapters:
+            self.say(f"{kind.upper()} on {rows.report}")
+            progress = told(self.say, kind.upper())
+            train = self.sft if kind == "sft" else self.dpo
+            train(
+                rows,
+                job,
+                self.adapters,
+                start=start,
+                name=name,
+                drop_bad_rows=True,
+                progress=progress,
+            )
+        return name
+
+    def _collected(self, version: str, rows: RowsOfQueries) -> list[Trace]:
+        collector = create_collector(
+            self.weak.bind(adapter=version),
+            self.strong,
+            evaluator=self.evaluator,
+            traces=self.traces,
+            num_drafts=self.num_drafts,
+            style=self.style,
+            domain=self.domain,
+        ).compile()
+        self.say(f"feedback on {len(rows)} queries, {self.num_drafts} drafts of {version} each")
+        found: list[tuple[int, Trace]] = []
+        for outcome in collect(collector, rows, max_concurrency=self.max_concurrency):
+            if outcome.trace is None:
+                self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
+            else:
+                found.append((outcome.index, outcome.trace))
+        if open_ := len(rows) - sum(trace.complete for _, trace in found):
+            self.say(f"{open_} of {len(rows)} queries lack calls that failed")
+        return [trace for _, trace in sorted(found, key=lambda each: each[0])]
+
+    def _judged(self, candidate: str, current: str, held_out: RowsOfQueries) -> Verdict:
+        with TraceStore(f"sqlite:///{self.folder / 'gate.db'}") as store:
+
+            def scores(version: str) -> list[float | None]:
+                self.say(f"gate: {len(held_out)} held-out queries with {version}")
+                return held_out_scores(
+                    version,
+                    held_out,
+                    weak=self.weak,
+                    strong=self.strong,
+                    evaluator=self.evaluator,
+                    traces=store,
+                    style=self.style,
+                    domain=self.domain,
+                    max_concurrency=self.max_concurrency,
+                )
+
+            return self.gate.verdict(scores(candidate), scores(current))
+
+
+@dataclass
+class _State:
+    """What a loop decided so far, in a file that is whole at any moment."""
+
+    path: Path
+    made_of: dict[str, str]
+    start: str | None
+    rounds: list[Round]
+
+    @classmethod
+    def of(cls, folder: Path, made_of: dict[str, str], start: str | None) -> _State:
+        """The state that is kept in the folder, or a new one.
+
+        Raises:
+            ValueError: when the folder is another loop's, naming what differs.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / STATE
+        if not path.exists():
+            return cls(path, made_of, start, [])
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        others = [what for what in made_of if kept["made_of"].get(what) != made_of[what]]
+        if others:
+            raise ValueError(
+                f"{folder}/ holds a loop with other {', '.join(others)}; give a new --out"
+            )
+        return cls(path, kept["made_of"], kept["start"], [_round(each) for each in kept["rounds"]])
+
+    def round(self, number: int) -> Round | None:
+        """The round of this number, where it was decided."""
+        return next((each for each in self.rounds if each.number == number), None)
+
+    def add(self, done: Round) -> Round:
+        """Keep a round, in the place of what was kept of it."""
+        self.rounds = [each for each in self.rounds if each.number != done.number] + [done]
+        plain = {
+            "made_of": self.made_of,
+            "start": self.start,
+            "rounds": [asdict(each) for each in self.rounds],
+        }
+        write_text(self.path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        return done
+
+
+def _round(plain: Mapping[str, Any]) -> Round:
+    verdict = plain["verdict"]
+    return Round(**{**plain, "verdict": verdict and Verdict.from_dict(verdict)})
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)

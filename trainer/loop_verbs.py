@@ -1,0 +1,98 @@
+"""`cowest loop`: options, models from the configuration, what is printed.
+
+Knows options and the configuration. Knows no round and no test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trainer import console
+from trainer.advice import need
+from trainer.config import Config
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+_GOES_ON = "finished calls, adapters and verdicts are kept, the same command goes on from there"
+
+
+def add_loop(
+    app: typer.Typer,
+    settings_of: Callable[[Path | None], Config],
+    read: Callable[[Path, bool], list[dict[str, Any]]],
+) -> None:
+    """Give the command line this verb.
+
+    Args:
+        app: the command line.
+        settings_of: the configuration of `--config`.
+        read: the rows of a file; the flag leaves malformed ones out.
+    """
+
+    @app.command()
+    def loop(
+        rows: Annotated[Path, typer.Argument(help="JSONL with query, reference, explanation.")],
+        held_out: Annotated[
+            Path, typer.Option("--held-out", help="JSONL that the gate asks; never trained on.")
+        ],
+        rounds: Annotated[int, typer.Option(min=0, help="Of feedback and DPO, at most.")] = 1,
+        start: Annotated[
+            str | None, typer.Option(help="Adapter to start from; the one in use, else SFT first.")
+        ] = None,
+        confidence: Annotated[float, typer.Option(help="Of the gate, between 0 and 1.")] = 0.95,
+        margin: Annotated[
+            float, typer.Option(help="That it must be better by; below 0: may be worse by.")
+        ] = 0.0,
+        out: Annotated[Path, typer.Option("--out", help="What was decided.")] = Path("cowest-loop"),
+        skip_bad: Annotated[
+            bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
+        ] = False,
+        config: ConfigFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Teach, test and serve in rounds: SFT, then collect, DPO, gate, promote."""
+        need("local", "train")
+        from trainer.gate import Gate
+        from trainer.loop import Loop
+
+        gate = Gate(confidence, margin)
+        settings = settings_of(config)
+        taught, asked = read(rows, skip_bad), read(held_out, skip_bad)
+        evaluator = settings.evaluator_named()
+        with settings.store() as traces, settings.live_weak() as weak, console.kept(_GOES_ON):
+            registry = getattr(weak, "adapters", None)
+            if registry is None:
+                raise ValueError(
+                    f"the weak model {settings.weak.model!r} takes no adapters, so that there is "
+                    "nothing to promote; set [weak] to a model that follows the registry"
+                )
+            found = Loop(
+                weak,
+                settings.strong_model(),
+                evaluator,
+                traces,
+                registry,
+                settings.job,
+                out,
+                gate=gate,
+                num_drafts=settings.collect.num_drafts,
+                style=settings.collect.style,
+                domain=settings.collect.domain,
+                max_concurrency=settings.collect.max_concurrency,
+                say=console.note,
+            ).run(taught, asked, rounds=rounds, start=start)
+            current = registry.current
+        if as_json:
+            console.show_json({"in_use": current, "rounds": [asdict(each) for each in found]})
+            return
+        for each in found:
+            console.show(str(each))
+        console.show(f"in use: {current or 'the bare weak model'}")
