@@ -104,6 +104,7 @@ class Loop:
         rows: RowsOfQueries,
         held_out: RowsOfQueries,
         *,
+        feedback: RowsOfQueries | None = None,
         rounds: int = 1,
         start: str | None = None,
     ) -> list[Round]:
@@ -117,6 +118,8 @@ class Loop:
             rows: {"query", "reference", "explanation"} to learn from; those that are held out are
                 left out.
             held_out: {"query", "reference"} that the gate asks; never trained on.
+            feedback: {"query", "reference"} that drafts are collected on; `rows` by default. Drafts
+                on queries that SFT showed the answer to are often all right, and teach nothing.
             rounds: of DPO, at most.
             start: an adapter; the one in use by default.
 
@@ -134,7 +137,8 @@ class Loop:
         if start is not None:
             self.adapters.path(start)
         kept = self._kept(rows, held_out)
-        made_of = self._made_of(kept, held_out, start)
+        asked = kept if feedback is None else self._kept(feedback, held_out)
+        made_of = self._made_of(kept, asked, held_out, start)
         state = _State.of(self.folder, made_of, start or self.adapters.current)
         found: list[Round] = []
         trunk = state.start
@@ -142,7 +146,7 @@ class Loop:
             found.append(self._round(state, 0, None, kept, held_out))
             trunk = found[-1].candidate
         for number in range(1, rounds + 1):
-            found.append(self._round(state, number, trunk, kept, held_out))
+            found.append(self._round(state, number, trunk, asked, held_out))
             if not found[-1].promoted:
                 self.say("no further round: the same drafts would teach the same")
                 break
@@ -161,7 +165,11 @@ class Loop:
         return kept
 
     def _made_of(
-        self, rows: RowsOfQueries, held_out: RowsOfQueries, start: str | None
+        self,
+        rows: RowsOfQueries,
+        feedback: RowsOfQueries,
+        held_out: RowsOfQueries,
+        start: str | None,
     ) -> dict[str, str]:
         """What the state of a folder holds for, by what it is called in an error."""
         wording = (self.style, self.domain, self.num_drafts)
@@ -169,6 +177,7 @@ class Loop:
         jobs = [self.job(kind).to_json() for kind in ("sft", "dpo")]
         return {
             "rows": run_name(*map(_json, rows)),
+            "feedback queries": run_name(*map(_json, feedback)),
             "held-out queries": run_name(*map(_json, held_out)),
             "models": run_name(*models),
             "draft settings": run_name(*wording),
@@ -248,7 +257,9 @@ class Loop:
         ).compile()
         self.say(f"feedback on {len(rows)} queries, {self.num_drafts} drafts of {version} each")
         found: list[tuple[int, Trace]] = []
-        for outcome in collect(collector, rows, max_concurrency=self.max_concurrency):
+        outcomes = collect(collector, rows, max_concurrency=self.max_concurrency)
+        for count, outcome in enumerate(outcomes, start=1):
+            self._counted("feedback", count, len(rows))
             if outcome.trace is None:
                 self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
             else:
@@ -272,9 +283,14 @@ class Loop:
                     style=self.style,
                     domain=self.domain,
                     max_concurrency=self.max_concurrency,
+                    done=lambda count: self._counted("gate", count, len(held_out)),
                 )
 
             return self.gate.verdict(scores(candidate), scores(current))
+
+    def _counted(self, what: str, done: int, total: int) -> None:
+        if done % max(1, total // 5) == 0:
+            self.say(f"{what}: {done} of {total} queries")
 
 
 @dataclass

@@ -43,6 +43,9 @@ def add_loop(
         held_out: Annotated[
             Path, typer.Option("--held-out", help="JSONL that the gate asks; never trained on.")
         ],
+        feedback: Annotated[
+            Path | None, typer.Option(help="JSONL that drafts are collected on; ROWS by default.")
+        ] = None,
         rounds: Annotated[int, typer.Option(min=0, help="Of feedback and DPO, at most.")] = 1,
         start: Annotated[
             str | None, typer.Option(help="Adapter to start from; the one in use, else SFT first.")
@@ -66,6 +69,7 @@ def add_loop(
         gate = Gate(confidence, margin)
         settings = settings_of(config)
         taught, asked = read(rows, skip_bad), read(held_out, skip_bad)
+        tried = None if feedback is None else read(feedback, skip_bad)
         evaluator = settings.evaluator_named()
         with settings.store() as traces, settings.live_weak() as weak, console.kept(_GOES_ON):
             registry = getattr(weak, "adapters", None)
@@ -88,7 +92,7 @@ def add_loop(
                 domain=settings.collect.domain,
                 max_concurrency=settings.collect.max_concurrency,
                 say=console.note,
-            ).run(taught, asked, rounds=rounds, start=start)
+            ).run(taught, asked, feedback=tried, rounds=rounds, start=start)
             current = registry.current
         if as_json:
             console.show_json({"in_use": current, "rounds": [asdict(each) for each in found]})

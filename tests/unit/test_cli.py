@@ -205,6 +205,21 @@ def test_an_empty_query_is_refused(cowest: Cowest, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "cowest: the query is empty\n"
 
 
+def test_a_loop_needs_a_weak_model_that_takes_adapters(
+    cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("rows", "held"):
+        row = json.dumps({"query": name, "reference": "4"})
+        (tmp_path / f"{name}.jsonl").write_text(row, encoding="utf-8")
+    asked = ("loop", str(tmp_path / "rows.jsonl"), "--held-out", str(tmp_path / "held.jsonl"))
+    out = tmp_path / "out"
+    assert cowest(*asked, "--out", str(out)) == 2
+    assert "takes no adapters" in capsys.readouterr().err
+    assert cowest(*asked, "--confidence", "95") == 2
+    assert "it must be between 0 and 1" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -152,6 +152,17 @@ def test_what_is_held_out_is_never_learnt(world: Callable[..., World]) -> None:
     assert all("learn" in query for query in learnt)
 
 
+def test_drafts_are_collected_on_the_feedback_queries(world: Callable[..., World]) -> None:
+    this = world(8, 16)
+    feedback = [{"query": "try 1", "reference": "right"}, HELD_OUT[7]]
+    this.run(feedback=feedback)
+    (_, _, shown), (_, _, paired) = this.learnt
+    assert all("learn" in query for query in shown)
+    assert [query.split()[-2:] for query in paired] == [["try", "1"]]
+    with pytest.raises(ValueError, match="other feedback queries; give"):
+        this.run()
+
+
 def test_stopped_anywhere_it_goes_on_and_pays_for_nothing_twice(
     world: Callable[..., World],
 ) -> None:
@@ -159,7 +170,7 @@ def test_stopped_anywhere_it_goes_on_and_pays_for_nothing_twice(
     expected, moments = whole.run(rounds=3), len(whole.said)
     this = world(8, 16, 16, name="stopped")
     stops = 0
-    for moment in range(moments):
+    for moment in range(1, moments, 4):
         left = iter([False] * moment + [True])
         this.stop = lambda left=left: next(left, False)  # type: ignore[misc]
         try:
@@ -206,7 +217,7 @@ def test_drafts_that_all_help_teach_nothing_and_may_tomorrow(world: Callable[...
 def test_a_folder_of_another_loop_is_refused(world: Callable[..., World]) -> None:
     this = world(8, 16)
     this.run()
-    with pytest.raises(ValueError, match=r"with other rows; give a new --out"):
+    with pytest.raises(ValueError, match=r"with other rows, feedback queries; give a new --out"):
         this.run(rows=ROWS[:2])
     with pytest.raises(ValueError, match=r"with other held-out queries"):
         this.run(held_out=HELD_OUT[:9])
