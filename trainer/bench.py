@@ -46,6 +46,7 @@ from cowest_graph.scoreboard import (
     outcomes,
     standing,
 )
+from cowest_graph.traces import TraceStore
 from cowest_graph.weak.hardware import cores
 from cowest_graph.weak.llama_server import ServedHere
 from trainer.bench_adapters import Training, Workshop, plain
@@ -72,6 +73,7 @@ class Models:
         evaluator: scores the collection's answers; None for the domain's metric.
         adapters: the registry; None where the weak model has no adapters.
         job: the training job of a recipe.
+        store: opens the store of the collections' traces.
     """
 
     weak: Any
@@ -82,6 +84,7 @@ class Models:
     evaluator: Evaluator | None = None
     adapters: AdapterRegistry | None = None
     job: MakeJob | None = None
+    store: Callable[[str], TraceStore] = TraceStore
 
 
 @dataclass(frozen=True)
@@ -308,6 +311,7 @@ def _prepared(
         evaluator=models.evaluator,
         adapters=models.adapters,
         job=models.job,
+        store=models.store,
         folder=folder,
         style=style,
         say=say,

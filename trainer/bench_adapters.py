@@ -84,6 +84,7 @@ class Workshop:
         say: told of every step.
         max_concurrency: queries at a time.
         held_out: queries that are tested on; an adapter that was trained on one is refused.
+        store: opens the store of the traces.
         sft, dpo: the recipes.
     """
 
@@ -100,6 +101,7 @@ class Workshop:
     say: Say
     max_concurrency: int = 8
     held_out: Sequence[str] = ()
+    store: Callable[[str], TraceStore] = TraceStore
     sft: Callable[..., str] = train_sft
     dpo: Callable[..., str] = train_dpo
     once: dict[str, Any] = field(default_factory=dict)
@@ -207,7 +209,7 @@ class Workshop:
         rows = [e.as_row() for e in self.train[-self.training.feedback_rows :]]
         drafting = self.weak.bind(adapter=version)
         evaluator = self.evaluator or self.domain.evaluator()
-        with TraceStore(f"sqlite:///{self.folder / 'traces.db'}") as store:
+        with self.store(f"sqlite:///{self.folder / 'traces.db'}") as store:
             collector = create_collector(
                 drafting,
                 self.materials.strong,

@@ -268,7 +268,8 @@ def _benching(
     with _weak(settings, out) as weak, console.kept(_GOES_ON):
 
         def run(domain: Domain, plan: Plan, folder: Path) -> dict[str, Any]:
-            models = Models(**weak, **_strong(settings, domain.labels))
+            strong = _strong(settings, domain.labels)
+            models = Models(**weak, **strong, store=settings.store)
             return run_bench(
                 domain,
                 plan,

@@ -437,8 +437,12 @@ class Config(_Section):
         found = sorted(embedded.cache_folder().glob("smollm2-*/model.safetensors"))
         return found[-1].parent if found else None
 
-    def store(self) -> TraceStore:
-        """The trace store; what it keeps of failed calls never holds a key."""
+    def store(self, url: str | None = None) -> TraceStore:
+        """A trace store; what it keeps of failed calls never holds a key.
+
+        Args:
+            url: of the store; None for the section's.
+        """
         from cowest_graph.traces import Trace, TraceStore
 
         secrets = self.secrets()
@@ -447,7 +451,7 @@ class Config(_Section):
             def record(self, trace: Trace) -> None:
                 super().record(_without(secrets, trace))
 
-        url = self.traces.url
+        url = url or self.traces.url
         if url.startswith("postgres") and "connect_timeout" not in url:
             url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
         return PrivateStore(url)

@@ -79,6 +79,7 @@ class Loop:
         style: the draft style.
         domain: the domain's name.
         max_concurrency: queries at a time.
+        store: opens the store of the gate's traces.
         say: told of every step.
         sft, dpo: the recipes.
     """
@@ -95,6 +96,7 @@ class Loop:
     style: str = "chain_of_thought"
     domain: str | None = None
     max_concurrency: int = 8
+    store: Callable[[str], TraceStore] = TraceStore
     say: Callable[[str], None] = print
     sft: Callable[..., str] = train_sft
     dpo: Callable[..., str] = train_dpo
@@ -269,7 +271,7 @@ class Loop:
         return [trace for _, trace in sorted(found, key=lambda each: each[0])]
 
     def _judged(self, candidate: str, current: str, held_out: RowsOfQueries) -> Verdict:
-        with TraceStore(f"sqlite:///{self.folder / 'gate.db'}") as store:
+        with self.store(f"sqlite:///{self.folder / 'gate.db'}") as store:
 
             def scores(version: str) -> list[float | None]:
                 self.say(f"gate: {len(held_out)} held-out queries with {version}")

@@ -91,6 +91,7 @@ def add_loop(
                 style=settings.collect.style,
                 domain=settings.collect.domain,
                 max_concurrency=settings.collect.max_concurrency,
+                store=settings.store,
                 say=console.note,
             ).run(taught, asked, feedback=tried, rounds=rounds, start=start)
             current = registry.current

@@ -16,7 +16,7 @@ from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.baselines import Materials
 from cowest_graph.domains import Domain, Example
 from cowest_graph.testing import ScriptedModel
-from cowest_graph.traces import Attempt, Trace
+from cowest_graph.traces import Attempt, Trace, TraceStore
 from trainer.bench_adapters import Training, Workshop, relabelled
 from trainer.job import TrainingJob
 
@@ -110,6 +110,17 @@ def test_sft_then_dpo_from_it(tmp_path: Path) -> None:
     assert shop.once["feedback queries"] == 2
     roles = Counter(call["role"] for call in shop.calls[f"feedback on {sft}"])
     assert roles == {"weak": 4, "strong": 6}  # drafts; refined and alone; a metric is no call
+
+
+def test_the_store_that_masks_keys_is_the_one_that_is_used(tmp_path: Path) -> None:
+    opened: list[str] = []
+
+    def store(url: str) -> TraceStore:
+        opened.append(url)
+        return TraceStore(url)
+
+    workshop(tmp_path, Recipes(), store=store).adapter("dpo")
+    assert opened == [f"sqlite:///{tmp_path / 'traces.db'}"]
 
 
 def test_the_same_shop_again_finds_what_it_made(tmp_path: Path) -> None:

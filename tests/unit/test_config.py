@@ -276,9 +276,11 @@ def test_a_database_s_password_is_a_secret(tmp_path: Path) -> None:
     assert "hunter2hunter2" in config.secrets()
 
 
-def test_a_key_that_an_endpoint_repeats_is_not_stored(tmp_path: Path) -> None:
-    text = f'[strong]\napi_key = "{SECRET}"\n[traces]\nurl = "sqlite:///{tmp_path}/t.db"\n'
-    with load(tmp_path, text).store() as store:
+@pytest.mark.parametrize("named", [False, True])
+def test_a_key_that_an_endpoint_repeats_is_not_stored(tmp_path: Path, named: bool) -> None:
+    url = f"sqlite:///{tmp_path}/t.db"
+    text = f'[strong]\napi_key = "{SECRET}"\n[traces]\nurl = "{"sqlite:///x" if named else url}"\n'
+    with load(tmp_path, text).store(url if named else None) as store:
         failed = Call(role="solo", failure="server_error", error=f"bad key {SECRET}")
         in_attempt = {"index": 0, "draft": SECRET, "calls": [failed]}
         shadow = {"weak_version": "v2", "calls": [failed]}

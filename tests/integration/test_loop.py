@@ -15,8 +15,8 @@ from cowest_graph.testing import ScriptedModel
 from trainer.job import TrainingJob
 from trainer.loop import Loop, Round
 
-ROWS = [{"query": f"learn {n}", "reference": "right"} for n in range(4)]
-HELD_OUT = [{"query": f"ask {n}", "reference": "right"} for n in range(20)]
+ROWS = [{"query": f"learn {n}", "reference": "right"} for n in range(3)]
+HELD_OUT = [{"query": f"ask {n}", "reference": "right"} for n in range(11)]
 
 
 class Weak(ScriptedModel):
@@ -48,6 +48,7 @@ class World:
         self.said: list[str] = []
         self.stop: Callable[[], bool] = lambda: False
         self.silent: set[str] = set()
+        self.opened: list[str] = []
         self._skills = skills
 
     def _refined(self, messages: list[BaseMessage]) -> Any:
@@ -67,6 +68,10 @@ class World:
 
         return train
 
+    def _store(self, url: str) -> TraceStore:
+        self.opened.append(url)
+        return TraceStore(url)
+
     def _say(self, text: str) -> None:
         if self.stop():
             raise KeyboardInterrupt
@@ -84,6 +89,7 @@ class World:
                 self.folder / "loop",
                 num_drafts=2,
                 style="answer",
+                store=self._store,
                 say=self._say,
                 sft=self._train("sft"),
                 dpo=self._train("dpo"),
@@ -106,14 +112,15 @@ def world(tmp_path: Path, peft_folder: Path) -> Callable[..., World]:
 def test_what_is_better_is_served_and_what_is_not_ends_the_loop(
     world: Callable[..., World],
 ) -> None:
-    this = world(8, 16, 16)
+    this = world(5, 10, 10)
     sft, first, second = this.run(rounds=5)
     assert [sft.promoted, first.promoted, second.promoted] == [True, True, False]
     assert [sft.current, first.current, second.current] == ["base", sft.candidate, first.candidate]
     assert [first.start, second.start] == [sft.candidate, first.candidate]
     assert this.adapters.current == first.candidate
     assert first.verdict is not None
-    assert (first.verdict.candidate, first.verdict.current) == (0.8, 0.4)
+    assert (first.verdict.candidate, first.verdict.current) == (10 / 11, 5 / 11)
+    assert set(this.opened) == {f"sqlite:///{this.folder / 'loop' / 'gate.db'}"}
     kinds = [(kind, start) for kind, start, _ in this.learnt]
     assert kinds == [("sft", None), ("dpo", sft.candidate), ("dpo", first.candidate)]
     assert "no further round: the same drafts would teach the same" in this.said
@@ -133,7 +140,7 @@ def test_it_starts_from_the_adapter_in_use_or_the_one_that_is_named(
     world: Callable[..., World], peft_folder: Path
 ) -> None:
     for start in (None, "mine"):
-        this = world(10, name=str(start))
+        this = world(9, name=str(start))
         this.adapters.add(peft_folder, name="mine")
         this.skills["mine"] = 2
         if start is None:
@@ -144,16 +151,16 @@ def test_it_starts_from_the_adapter_in_use_or_the_one_that_is_named(
 
 
 def test_what_is_held_out_is_never_learnt(world: Callable[..., World]) -> None:
-    this = world(8, 16)
+    this = world(5, 10)
     this.run(rows=[*ROWS, {"query": "ASK  3", "reference": "right"}, HELD_OUT[5]])
-    assert "2 of 6 rows are held out: they are not learnt from" in this.said
+    assert "2 of 5 rows are held out: they are not learnt from" in this.said
     learnt = [query for _, _, asked in this.learnt for query in asked]
-    assert len(learnt) == 8
+    assert len(learnt) == 6
     assert all("learn" in query for query in learnt)
 
 
 def test_drafts_are_collected_on_the_feedback_queries(world: Callable[..., World]) -> None:
-    this = world(8, 16)
+    this = world(5, 10)
     feedback = [{"query": "try 1", "reference": "right"}, HELD_OUT[7]]
     this.run(feedback=feedback)
     (_, _, shown), (_, _, paired) = this.learnt
@@ -166,9 +173,9 @@ def test_drafts_are_collected_on_the_feedback_queries(world: Callable[..., World
 def test_stopped_anywhere_it_goes_on_and_pays_for_nothing_twice(
     world: Callable[..., World],
 ) -> None:
-    whole = world(8, 16, 16, name="whole")
+    whole = world(5, 10, 10, name="whole")
     expected, moments = whole.run(rounds=3), len(whole.said)
-    this = world(8, 16, 16, name="stopped")
+    this = world(5, 10, 10, name="stopped")
     stops = 0
     for moment in range(1, moments, 4):
         left = iter([False] * moment + [True])
@@ -177,7 +184,7 @@ def test_stopped_anywhere_it_goes_on_and_pays_for_nothing_twice(
             found = this.run(rounds=3)
         except KeyboardInterrupt:
             stops += 1
-    assert stops > 5
+    assert stops > 3
     this.stop = lambda: False
     found = this.run(rounds=3)
     assert found == expected
@@ -205,7 +212,7 @@ def test_a_verdict_that_lacks_answers_is_open(world: Callable[..., World]) -> No
 
 
 def test_drafts_that_all_help_teach_nothing_and_may_tomorrow(world: Callable[..., World]) -> None:
-    this = world(8, 16)
+    this = world(5, 10)
     this.weak.seed = None  # both drafts of a query are right
     (_, dpo) = this.run(rounds=2)
     assert (dpo.candidate, dpo.verdict, dpo.promoted) == (None, None, False)
@@ -215,7 +222,7 @@ def test_drafts_that_all_help_teach_nothing_and_may_tomorrow(world: Callable[...
 
 
 def test_a_folder_of_another_loop_is_refused(world: Callable[..., World]) -> None:
-    this = world(8, 16)
+    this = world(5, 10)
     this.run()
     with pytest.raises(ValueError, match=r"with other rows, feedback queries; give a new --out"):
         this.run(rows=ROWS[:2])
