@@ -6,7 +6,7 @@ Knows a compiled collector and rows. Knows no models and no store: the graph has
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Outcome:
 
 def collect(
     collector: Runnable[Any, Any], rows: Sequence[Mapping[str, Any]], *, max_concurrency: int = 8
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Collect a trace a row, as they finish; those that are complete already cost no call.
 
     Leaving the iteration (Ctrl-C, a break) starts no further query; those under way finish, and

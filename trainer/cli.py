@@ -196,7 +196,7 @@ def collect(
             domain=settings.collect.domain,
         ).compile()
         run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
-        with closing(run) as outcomes:  # type: ignore[type-var]  # it is a generator
+        with closing(run) as outcomes:
             counts, failures = _follow(outcomes, len(queries))
         summary = store.summary()
     if as_json:

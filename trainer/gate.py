@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -162,9 +163,9 @@ def held_out_scores(
         domain=domain,
     ).compile()
     found: list[float | None] = [None] * len(rows)
-    outcomes = collect(collector, rows, max_concurrency=max_concurrency)
-    for count, outcome in enumerate(outcomes, start=1):
-        if outcome.trace is not None and outcome.trace.attempts:
-            found[outcome.index] = outcome.trace.attempts[0].score
-        done(count)
+    with closing(collect(collector, rows, max_concurrency=max_concurrency)) as outcomes:
+        for count, outcome in enumerate(outcomes, start=1):
+            if outcome.trace is not None and outcome.trace.attempts:
+                found[outcome.index] = outcome.trace.attempts[0].score
+            done(count)
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -259,13 +260,14 @@ class Loop:
         ).compile()
         self.say(f"feedback on {len(rows)} queries, {self.num_drafts} drafts of {version} each")
         found: list[tuple[int, Trace]] = []
-        outcomes = collect(collector, rows, max_concurrency=self.max_concurrency)
-        for count, outcome in enumerate(outcomes, start=1):
-            self._counted("feedback", count, len(rows))
-            if outcome.trace is None:
-                self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
-            else:
-                found.append((outcome.index, outcome.trace))
+        collected = collect(collector, rows, max_concurrency=self.max_concurrency)
+        with closing(collected) as outcomes:
+            for count, outcome in enumerate(outcomes, start=1):
+                self._counted("feedback", count, len(rows))
+                if outcome.trace is None:
+                    self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
+                else:
+                    found.append((outcome.index, outcome.trace))
         if open_ := len(rows) - sum(trace.complete for _, trace in found):
             self.say(f"{open_} of {len(rows)} queries lack calls that failed")
         return [trace for _, trace in sorted(found, key=lambda each: each[0])]
