@@ -26,7 +26,7 @@ from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
 from cowest_graph.graph import create_collector
 from cowest_graph.state import CallRecord
 from cowest_graph.traces import Trace, TraceStore
-from trainer.checks import HeldOut
+from trainer.checks import HeldOut, seen_in_training
 from trainer.child import told
 from trainer.job import MakeJob, TrainingJob
 from trainer.launch import aimed, train_dpo, train_sft
@@ -140,15 +140,10 @@ class Workshop:
     def _given(self, folder: Path, adapters: AdapterRegistry) -> Made:
         folder = folder.resolve()
         note = f"{folder.name}, trained beforehand"
-        if (taught := folder / "rows.jsonl").exists():
-            with taught.open(encoding="utf-8") as lines:
-                asked = [json.loads(line)["prompt"][-1]["content"] for line in lines]
-            held_out = HeldOut(self.held_out)
-            if seen := sum(query in held_out for query in asked):
-                raise ValueError(
-                    f"{folder.name} was trained on {seen} rows whose query is tested on"
-                )
-        else:
+        seen = seen_in_training(folder, HeldOut(self.held_out))
+        if seen:
+            raise ValueError(f"{folder.name} was trained on {seen} rows whose query is tested on")
+        if seen is None:
             note += " on rows that are not told: perhaps on queries that are tested on"
         with (folder / "adapter_model.safetensors").open("rb") as weights:
             digest = hashlib.file_digest(weights, "sha256").hexdigest()

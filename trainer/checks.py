@@ -99,6 +99,20 @@ class HeldOut:
         )
 
 
+def seen_in_training(adapter: Path, held_out: HeldOut) -> int | None:
+    """How many of an adapter's training rows ask a held-out query; None where no rows are told.
+
+    Args:
+        adapter: its folder, with the `rows.jsonl` that `train_sft` and `train_dpo` leave there.
+        held_out: the queries.
+    """
+    rows = adapter / "rows.jsonl"
+    if not rows.exists():
+        return None
+    with rows.open(encoding="utf-8") as lines:
+        return sum(json.loads(line)["prompt"][-1]["content"] in held_out for line in lines)
+
+
 def query_hash(query: str) -> str:
     """SHA-256 in hexadecimal of a query without regard to case and white space."""
     return hashlib.sha256(_plain(query).encode()).hexdigest()

@@ -20,7 +20,7 @@ from cowest_graph.collecting import collect
 from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
 from cowest_graph.graph import create_collector
 from cowest_graph.traces import Trace, TraceStore
-from trainer.checks import HeldOut
+from trainer.checks import HeldOut, query_hash, seen_in_training
 from trainer.child import told
 from trainer.console import write_text
 from trainer.gate import Gate, Verdict, held_out_scores
@@ -139,10 +139,12 @@ class Loop:
         """
         if start is not None:
             self.adapters.path(start)
+        held_out = self._distinct(held_out)
         kept = self._kept(rows, held_out)
         asked = kept if feedback is None else self._kept(feedback, held_out)
         made_of = self._made_of(kept, asked, held_out, start)
         state = _State.of(self.folder, made_of, start or self.adapters.current)
+        self._check_unseen(state.start, held_out)
         found: list[Round] = []
         trunk = state.start
         if trunk is None:
@@ -155,6 +157,23 @@ class Loop:
                 break
             trunk = found[-1].candidate
         return found
+
+    def _distinct(self, held_out: RowsOfQueries) -> RowsOfQueries:
+        """Each query once: a test takes every row for a query of its own."""
+        once = {query_hash(row["query"]): row for row in reversed(held_out)}
+        if repeated := len(held_out) - len(once):
+            self.say(f"{repeated} of {len(held_out)} held-out queries are there before: left out")
+        return list(reversed(once.values()))
+
+    def _check_unseen(self, start: str | None, held_out: RowsOfQueries) -> None:
+        if start is None:
+            return
+        known = HeldOut(row["query"] for row in held_out)
+        if seen := seen_in_training(self.adapters.path(start), known):
+            raise ValueError(
+                f"{start} was trained on {seen} rows whose query is held out: give other "
+                "held-out queries, or another start"
+            )
 
     def _kept(self, rows: RowsOfQueries, held_out: RowsOfQueries) -> list[Mapping[str, Any]]:
         if not held_out:

@@ -159,6 +159,26 @@ def test_what_is_held_out_is_never_learnt(world: Callable[..., World]) -> None:
     assert all("learn" in query for query in learnt)
 
 
+def test_a_held_out_query_counts_once(world: Callable[..., World]) -> None:
+    this = world(3, 3)
+    (sft, _) = this.run(held_out=[*HELD_OUT, {"query": "ask  1", "reference": "right"}] * 2)
+    assert "13 of 24 held-out queries are there before: left out" in this.said
+    assert sft.verdict is not None
+    assert (sft.verdict.queries, sft.promoted) == (11, False)
+
+
+def test_an_adapter_that_learnt_what_is_held_out_is_no_start(
+    world: Callable[..., World],
+) -> None:
+    this = world(9)
+    mine = this.adapters.path(this.adapters.add(this.source, name="mine"))
+    rows = [{"prompt": [{"role": "user", "content": f"Ask {n}"}]} for n in (3, 99)]
+    (mine / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(ValueError, match="mine was trained on 1 rows whose query is held out"):
+        this.run(start="mine")
+    assert this.calls == 0
+
+
 def test_drafts_are_collected_on_the_feedback_queries(world: Callable[..., World]) -> None:
     this = world(5, 10)
     feedback = [{"query": "try 1", "reference": "right"}, HELD_OUT[7]]
