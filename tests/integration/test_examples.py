@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from cowest_graph.collecting import read_queries
 from trainer import demonstrations
@@ -52,6 +54,16 @@ def test_the_quickstart_s_configuration_and_rows() -> None:
     assert len(demonstrations(train)) == len(train)
     taught = {row["explanation"] for row in train}  # it spells the code out
     assert not taught & {row["explanation"] for row in feedback}
+    held_out, _ = read_queries(folder / "held_out.jsonl")
+    codes = {_code(row) for row in held_out}
+    assert len(codes) == 10
+    assert not codes & {_code(row) for row in [*train, *feedback]}
+
+
+def _code(row: dict[str, Any]) -> str:
+    found = re.search(r"\w+-\w+-\w+", row["query"])
+    assert found
+    return found.group()
 
 
 def test_langgraph_json_names_a_function_that_is_there() -> None:
