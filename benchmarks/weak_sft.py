@@ -4,8 +4,9 @@
 
 Trains SmolLM2-135M (LoRA on all linear layers of all its blocks), prints accuracy and macro-F1 on
 the dev split with 95 % bootstrap intervals. Killed, the same command goes on. `--processes 2` gives
-the same losses (within 4e-5) on two cores. `--start ADAPTER` goes on with an adapter; `--score ADAPTER` trains
-nothing, of several it scores the mean of their changes. `benchmarks/floors.py` prints the floors.
+the same losses (within 4e-5) on two cores. `--start ADAPTER` goes on with an adapter; `--score
+ADAPTER` trains nothing, of several it scores the mean of their changes. `benchmarks/floors.py`
+prints the floors.
 """
 
 from __future__ import annotations
