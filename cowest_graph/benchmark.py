@@ -116,6 +116,15 @@ def permutation_p(
     return (1 + larger) / (1 + resamples)
 
 
+def told_p(p: float) -> str:
+    """A p value as it is written: one that is small is not said to be zero.
+
+    >>> told_p(0.0001), told_p(0.04)
+    ('< 0.001', '= 0.040')
+    """
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def statistic_interval(
     statistic: Callable[[Sequence[int]], float],
     count: int,
@@ -157,7 +166,7 @@ class McNemar:
     p: float  # two-sided
 
     def __str__(self) -> str:
-        return f"{self.only_ours} to {self.only_theirs}, p = {self.p:.3f}"
+        return f"{self.only_ours} to {self.only_theirs}, p {told_p(self.p)}"
 
 
 def mcnemar(ours: Sequence[float], theirs: Sequence[float]) -> McNemar:

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cowest_graph.benchmark import Difference, paired_difference, permutation_p
+from cowest_graph.benchmark import Difference, paired_difference, permutation_p, told_p
 from cowest_graph.collecting import collect
 from cowest_graph.evaluators import Evaluator
 from cowest_graph.graph import create_collector
@@ -50,13 +50,13 @@ class Verdict:
         return cls(**{**plain, "difference": difference and Difference(**difference)})
 
     def __str__(self) -> str:
-        if self.difference is None:
+        if self.difference is None or self.p is None:
             return f"not passed: not one of {self.missing} queries has a score from both"
         missing = f" ({self.missing} without a score)" if self.missing else ""
         return (
             f"{'passed' if self.passed else 'not passed'}: {self.candidate:.3f} beside "
             f"{self.current:.3f} on {self.queries} queries{missing}, {self.difference}, "
-            f"p = {self.p:.3f}"
+            f"p {told_p(self.p)}"
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cowest_graph.benchmark import told_p
 from trainer.console import write_text
 from trainer.pages import bars, curves, html_table, listed, markdown_table, page, plot
 
@@ -105,10 +106,6 @@ def facts(results: Results) -> list[str]:
     return [line for line in said if line]
 
 
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
 def _said(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
 
@@ -185,7 +182,7 @@ def _signed(found: Mapping[str, float]) -> str:
 
 def _tested(test: Mapping[str, Any]) -> str:
     ours, theirs = test["only_ours"], test["only_theirs"]
-    return f"right where the other was wrong {ours} to {theirs}, McNemar p {_p_value(test['p'])}"
+    return f"right where the other was wrong {ours} to {theirs}, McNemar p {told_p(test['p'])}"
 
 
 def notes(results: Results) -> list[str]:
