@@ -217,6 +217,25 @@ def test_stopped_anywhere_it_goes_on_and_pays_for_nothing_twice(
     assert (this.calls, this.adapters.current) == (calls, expected[0].candidate)
 
 
+def test_stopped_between_a_promotion_and_its_record_it_promotes_once(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    this = world(5)
+    promote = this.adapters.promote
+
+    def stopped(name: str) -> None:
+        promote(name)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(this.adapters, "promote", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            this.run(rounds=0)
+    (sft,) = this.run(rounds=0)
+    assert (sft.promoted, this.adapters.current) == (True, sft.candidate)
+    assert len(this.adapters.history()) == 1
+
+
 def test_a_verdict_that_lacks_answers_is_open(world: Callable[..., World]) -> None:
     this = world(6, 7)
     this.silent = {"ask 2", "ask 3", "ask 4"}
