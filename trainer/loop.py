@@ -241,21 +241,23 @@ class Loop:
             shown = demonstrations(rows, style=self.style)
             if not shown:
                 raise ValueError(f"no adapter to start from, and no SFT: {shown.report}")
-            return self._made("sft", shown, self.job("sft"), None), str(shown.report)
+            return self._made(shown, self.job("sft"), None), str(shown.report)
         traces = self._collected(start, rows)
         job = aimed(self.job("dpo"), traces)
         given = training_rows(job.objective, traces)
         pairs = [row for row in given if teaches(row)]
         if not pairs:
             return None, f"nothing to train on: {given.report}"
-        return self._made("dpo", Rows(pairs, given.report), job, start), str(given.report)
+        return self._made(Rows(pairs, given.report), job, start), str(given.report)
 
-    def _made(self, kind: str, rows: Rows[Any], job: TrainingJob, start: str | None) -> str:
+    def _made(self, rows: Rows[Any], job: TrainingJob, start: str | None) -> str:
+        """The adapter of these rows, trained where it is not there yet."""
+        kind = "sft" if start is None else job.objective
         name = f"{kind}-{run_name(_json(rows), job.to_json(), start)[:8]}"
         if name not in self.adapters:
-            self.say(f"{kind.upper()} on {rows.report}")
-            progress = told(self.say, kind.upper())
-            train = self.sft if kind == "sft" else self.dpo
+            self.say(f"{kind} on {rows.report}")
+            progress = told(self.say, kind)
+            train = self.sft if start is None else self.dpo
             train(
                 rows,
                 job,
