@@ -14,11 +14,8 @@ import typer
 from cowest_graph.adapters import AdapterRegistry
 from trainer import console
 from trainer.config import Config
+from trainer.options import AsJson, ConfigFile
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Set right what a crash left behind.")]
 Shares = Annotated[list[str] | None, typer.Argument(help="VERSION=SHARE, such as v0007=0.1.")]
 Shadow = Annotated[

@@ -23,6 +23,7 @@ from trainer import console
 from trainer.advice import FAILED, need
 from trainer.config import EMBEDDED, Config
 from trainer.models import attribute
+from trainer.options import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from cowest_graph.baselines import Adapter
@@ -56,10 +57,6 @@ Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Queries 
 NoEmbeddings = Annotated[
     bool, typer.Option("--no-embeddings", help="Retrieve by words alone (BM25).")
 ]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 _GOES_ON = "finished calls are kept, the same command goes on from there"
 ANALYSES = ("styles", "pairs", "rounds", "models")

@@ -22,6 +22,7 @@ from trainer.advice import FAILED, advice, exit_code, masked, need, remedy
 from trainer.bench_verbs import add_verbs
 from trainer.config import Config
 from trainer.loop_verbs import add_loop
+from trainer.options import AsJson, ConfigFile, SkipBad
 from trainer.serve_verbs import add_serve_verbs
 from trainer.train_verbs import add_train_verbs
 
@@ -32,13 +33,6 @@ app = typer.Typer(
     help="A small model you can train drafts, a large one you can't refines.",
 )
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
-]
 
 Failures = Counter[tuple[str, str]]
 _SECTIONS = {"draft": "[weak]", "shadow": "[weak]", "evaluate": "[evaluator]"}

@@ -15,11 +15,7 @@ import typer
 from trainer import console
 from trainer.advice import need
 from trainer.config import Config
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+from trainer.options import AsJson, ConfigFile, SkipBad
 
 _GOES_ON = "finished calls, adapters and verdicts are kept, the same command goes on from there"
 
@@ -55,9 +51,7 @@ def add_loop(
             float, typer.Option(help="That it must be better by; below 0: may be worse by.")
         ] = 0.0,
         out: Annotated[Path, typer.Option("--out", help="What was decided.")] = Path("cowest-loop"),
-        skip_bad: Annotated[
-            bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
-        ] = False,
+        skip_bad: SkipBad = False,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> None:

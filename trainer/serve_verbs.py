@@ -17,10 +17,8 @@ import typer
 
 from trainer import console
 from trainer.config import Config
+from trainer.options import ConfigFile
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
-]
 Model = Annotated[
     str | None, typer.Option(help="Folder or name of the base model; the weak model by default.")
 ]

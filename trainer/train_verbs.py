@@ -14,14 +14,8 @@ import typer
 from trainer import console
 from trainer.advice import FAILED, need
 from trainer.config import Config
+from trainer.options import AsJson, ConfigFile, SkipBad
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
-]
 Promote = Annotated[bool, typer.Option("--promote", help="Serve it at once.")]
 Name = Annotated[str | None, typer.Option(help="Of the new version; v0001, … by default.")]
 DryRun = Annotated[

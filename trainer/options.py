@@ -1,0 +1,16 @@
+"""Options that several verbs have. Knows no verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
+]
