@@ -6,7 +6,8 @@ Knows a compiled collector and rows. Knows no models and no store: the graph has
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,40 @@ def collect(
                 f"{hopeless} queries in a row had not one call answered; the last: {last.error}"
             )
         yield Outcome(index, trace)
+
+
+def collected(
+    collector: Runnable[Any, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    what: str,
+    say: Callable[[str], None],
+    max_concurrency: int = 8,
+) -> list[Trace | None]:
+    """Collect all rows and tell of it: progress, rows without a trace, calls that failed.
+
+    Args:
+        collector, rows, max_concurrency: as in `collect`.
+        what: the collection's name in what is said.
+        say: gets the sentences.
+
+    Returns:
+        One trace a row, in their order; None where there is none.
+
+    Raises:
+        ConnectionError, Exception: as `collect`.
+    """
+    found: list[Trace | None] = [None] * len(rows)
+    with closing(collect(collector, rows, max_concurrency=max_concurrency)) as outcomes:
+        for done, outcome in enumerate(outcomes, start=1):
+            found[outcome.index] = outcome.trace
+            if outcome.trace is None:
+                say(f"{what}, query {outcome.index + 1}: {outcome.error}")
+            if done % max(1, len(rows) // 5) == 0:
+                say(f"{what}: {done} of {len(rows)} queries")
+    if lacking := sum(trace is None or not trace.complete for trace in found):
+        say(f"{what}: {lacking} of {len(rows)} queries lack calls that failed")
+    return found
 
 
 def read_queries(

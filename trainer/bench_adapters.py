@@ -20,7 +20,7 @@ from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.baselines import Adapter, Materials
 from cowest_graph.baselines.collaborating import rlaif_labeller, rlwf_labeller
 from cowest_graph.benching import run_name
-from cowest_graph.collecting import collect
+from cowest_graph.collecting import collected
 from cowest_graph.domains import Domain, Example
 from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
 from cowest_graph.graph import create_collector
@@ -171,13 +171,14 @@ class Workshop:
     def _aligned(
         self, kind: Adapter, adapters: AdapterRegistry, job: TrainingJob, config: RunnableConfig
     ) -> Made:
-        job = replace(job, seed=self.training.seed)
+        seeded = replace(job, seed=self.training.seed)
         start = self.adapter("sft")
         rounds = self.training.rounds if kind == "dpo" else 1
         for number in range(1, rounds + 1):
             traces = self._traces(start.version or BASE)
             labelled = self._relabelled(kind, traces, config)
-            job, rows = aimed(job, labelled), training_rows(job.objective, labelled)
+            job = aimed(seeded, labelled)  # each round's noise is that of its own traces
+            rows = training_rows(job.objective, labelled)
             pairs = [row for row in rows if teaches(row)][: self.training.max_pairs]
             this = kind if rounds == 1 else f"{kind} round {number}"
             self.say(f"{this}: {rows.report}")
@@ -216,12 +217,10 @@ class Workshop:
                 domain=self.domain.name,
             ).compile()
             self.say(f"feedback on {len(rows)} queries, {self.training.num_drafts} drafts each")
-            found: list[Trace] = []
-            for outcome in collect(collector, rows, max_concurrency=self.max_concurrency):
-                if outcome.trace is None:
-                    self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
-                else:
-                    found.append(outcome.trace)
+            every = collected(
+                collector, rows, what="feedback", say=self.say, max_concurrency=self.max_concurrency
+            )
+        found = [trace for trace in every if trace is not None]
         self.once["feedback queries"] = len(found)
         self.calls[f"feedback on {version}"] = _calls(found)
         return sorted(found, key=lambda trace: trace.query)

@@ -7,12 +7,11 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cowest_graph.benchmark import Difference, paired_difference, permutation_p, told_p
-from cowest_graph.collecting import collect
+from cowest_graph.collecting import collected
 from cowest_graph.evaluators import Evaluator
 from cowest_graph.graph import create_collector
 from cowest_graph.traces import TraceStore
@@ -127,7 +126,7 @@ def held_out_scores(
     style: str = "chain_of_thought",
     domain: str | None = None,
     max_concurrency: int = 8,
-    done: Callable[[int], None] = lambda count: None,
+    say: Callable[[str], None] = print,
 ) -> list[float | None]:
     """How well one version's collaboration answers, one greedy draft a query.
 
@@ -144,7 +143,7 @@ def held_out_scores(
         style: the draft style.
         domain: the domain's name.
         max_concurrency: queries at a time.
-        done: told how many queries are finished.
+        say: told of the progress.
 
     Returns:
         One score a row, in their order; None where a call failed or the evaluator gave none.
@@ -162,10 +161,7 @@ def held_out_scores(
         style=style,
         domain=domain,
     ).compile()
-    found: list[float | None] = [None] * len(rows)
-    with closing(collect(collector, rows, max_concurrency=max_concurrency)) as outcomes:
-        for count, outcome in enumerate(outcomes, start=1):
-            if outcome.trace is not None and outcome.trace.attempts:
-                found[outcome.index] = outcome.trace.attempts[0].score
-            done(count)
-    return found
+    found = collected(
+        collector, rows, what=f"gate, {version}", say=say, max_concurrency=max_concurrency
+    )
+    return [trace.attempts[0].score if trace and trace.attempts else None for trace in found]

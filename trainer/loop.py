@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.benching import run_name
-from cowest_graph.collecting import collect
+from cowest_graph.collecting import collected
 from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
 from cowest_graph.graph import create_collector
 from cowest_graph.traces import Trace, TraceStore
@@ -280,18 +279,10 @@ class Loop:
             domain=self.domain,
         ).compile()
         self.say(f"feedback on {len(rows)} queries, {self.num_drafts} drafts of {version} each")
-        found: list[tuple[int, Trace]] = []
-        collected = collect(collector, rows, max_concurrency=self.max_concurrency)
-        with closing(collected) as outcomes:
-            for count, outcome in enumerate(outcomes, start=1):
-                self._counted("feedback", count, len(rows))
-                if outcome.trace is None:
-                    self.say(f"feedback, query {outcome.index + 1}: {outcome.error}")
-                else:
-                    found.append((outcome.index, outcome.trace))
-        if open_ := len(rows) - sum(trace.complete for _, trace in found):
-            self.say(f"{open_} of {len(rows)} queries lack calls that failed")
-        return [trace for _, trace in sorted(found, key=lambda each: each[0])]
+        found = collected(
+            collector, rows, what="feedback", say=self.say, max_concurrency=self.max_concurrency
+        )
+        return [trace for trace in found if trace is not None]
 
     def _judged(self, candidate: str, current: str, held_out: RowsOfQueries) -> Verdict:
         with self.store(f"sqlite:///{self.folder / 'gate.db'}") as store:
@@ -308,14 +299,10 @@ class Loop:
                     style=self.style,
                     domain=self.domain,
                     max_concurrency=self.max_concurrency,
-                    done=lambda count: self._counted("gate", count, len(held_out)),
+                    say=self.say,
                 )
 
             return self.gate.verdict(scores(candidate), scores(current))
-
-    def _counted(self, what: str, done: int, total: int) -> None:
-        if done % max(1, total // 5) == 0:
-            self.say(f"{what}: {done} of {total} queries")
 
 
 @dataclass

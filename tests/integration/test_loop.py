@@ -242,6 +242,8 @@ def test_a_verdict_that_lacks_answers_is_open(world: Callable[..., World]) -> No
     (sft, dpo) = this.run()
     assert sft.verdict is not None
     assert sft.verdict.missing == 3
+    lacking = [line for line in this.said if "3 of 11 queries lack calls that failed" in line]
+    assert lacking[0].startswith(f"gate, {sft.candidate}: ")
     assert not sft.promoted
     this.silent = set()
     (sft, dpo) = this.run()

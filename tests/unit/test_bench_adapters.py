@@ -48,7 +48,7 @@ class Recipes:
         self, rows: Sequence[Any], job: Any, adapters: Any, *, start: str, name: str, **rest: Any
     ) -> str:
         assert name not in self.made
-        self.made[name] = {"rows": list(rows), "start": start}
+        self.made[name] = {"rows": list(rows), "start": start, "job": job}
         return name
 
 
@@ -152,6 +152,19 @@ def test_pairs_can_be_limited_and_rounds_repeated(tmp_path: Path) -> None:
     first, second = [name for name in recipes.made if "-dpo-" in name]
     assert recipes.made[second]["start"] == first
     assert len(recipes.made[first]["rows"]) == 1
+
+
+def test_each_round_has_the_label_noise_of_its_own_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([0.1, 0.2])
+    monkeypatch.setattr("trainer.launch.label_noise", lambda traces: next(found))
+    recipes = Recipes()
+    training = Training(train_rows=4, feedback_rows=2, num_drafts=2, rounds=2)
+    job = TrainingJob("model", objective="cdpo")
+    workshop(tmp_path, recipes, training=training, job=lambda kind: job).adapter("dpo")
+    noise = [each["job"].label_noise for name, each in recipes.made.items() if "-dpo-" in name]
+    assert noise == [0.1, 0.2]
 
 
 def trained(folder: Path, queries: Sequence[str]) -> Path:
