@@ -2,7 +2,9 @@
 
 Knows TRL's `DPOTrainer` and a JSON file for each reference model. Knows no loss and no recipe. What
 was stored is the reference's own answer in the precision path of the run: the file's name is a hash
-of everything it depends on, and an entry's name is a hash of the row's tokens.
+of everything it depends on, and an entry's name is a hash of the row's tokens. Which rows were
+computed in one batch is stored, too: only a batch of the same shape gives the same last bits, so
+one is computed again before what was found is used.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,11 @@ class References:
         self.path = path
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # damaged: as if there were none
-            stored = {}
-        self._rows: dict[str, Logps] = {key: (pair[0], pair[1]) for key, pair in stored.items()}
+            rows, batches = stored["rows"], stored["batches"]
+        except (FileNotFoundError, ValueError, KeyError):  # damaged, or older: as if there were none
+            rows, batches = {}, []
+        self._rows: dict[str, Logps] = {key: (pair[0], pair[1]) for key, pair in rows.items()}
+        self._batches: list[list[str]] = batches
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,12 +55,27 @@ class References:
         """
         return self._rows[key]
 
-    def add(self, rows: Mapping[str, Logps]) -> None:
-        """Store these rows too; another process sees all of them or none."""
+    def batch_among(self, keys: Container[str]) -> list[str]:
+        """The rows of one batch as it was computed, all of them among these; empty for none."""
+        return next((batch for batch in self._batches if all(key in keys for key in batch)), [])
+
+    def keep(self, rows: Mapping[str, Logps], batches: Sequence[Sequence[str]]) -> None:
+        """Hold these rows too, without writing them.
+
+        Args:
+            rows: by their keys.
+            batches: the keys of each batch in which they were computed.
+        """
         self._rows.update(rows)
+        fresh = [list(batch) for batch in batches]
+        self._batches = fresh + [old for old in self._batches if rows.keys().isdisjoint(old)]
+
+    def write(self) -> None:
+        """Write the file; another process sees all of it or what was there before."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self._rows), encoding="utf-8")
+        stored = {"rows": self._rows, "batches": self._batches}
+        part.write_text(json.dumps(stored), encoding="utf-8")
         part.replace(self.path)
 
 
@@ -83,23 +102,35 @@ def row_key(row: Mapping[str, Sequence[int]]) -> str:
 
 def store_references(
     trainer: Any, stored: References, note: Callable[[str], None] = lambda text: None
-) -> None:
+) -> list[int]:
     """Give a DPO trainer's rows their reference log-probabilities; what is missing is computed.
 
-    Afterwards the trainer takes them from its rows and runs no reference model any more.
+    Afterwards the trainer takes them from its rows and runs no reference model any more. What was
+    stored is used where one of its batches, computed again, gives the same: another CPU may not.
 
     Args:
         trainer: a `trl.DPOTrainer` that is not yet trained.
         stored: from `references`.
         note: called with one sentence.
+
+    Returns:
+        The places in the data set of rows that were computed in one batch, in its order.
     """
     rows = trainer.train_dataset
     keys = [row_key(row) for row in rows]
-    missing = {key: number for number, key in enumerate(keys) if key not in stored}
+    places = {key: number for number, key in enumerate(keys)}
+    usable = _still_right(trainer, stored, places)
+    missing = [key for key in places if not usable or key not in stored]
     if missing:
-        computed = _compute(trainer, [rows[number] for number in missing.values()])
-        fresh = dict(zip(missing, computed, strict=True))
-        _share(trainer, stored, fresh)
+        numbers = [places[key] for key in missing]
+        batches = _batches(trainer, numbers)
+        computed = _compute(trainer, batches)
+        stored.keep(
+            {keys[number]: pair for number, pair in computed.items()},
+            [[keys[number] for number in batch] for batch in batches],
+        )
+        if trainer.accelerator.is_main_process:  # the others hold the same
+            stored.write()
     known = [stored[key] for key in keys]
     trainer.train_dataset = rows.add_column(
         "ref_chosen_logps", [chosen for chosen, _ in known]
@@ -107,35 +138,55 @@ def store_references(
     trainer.precompute_ref_logps = True
     note(
         f"reference log-probabilities: {len(missing)} rows computed, "
-        f"{len(set(keys)) - len(missing)} found in {stored.path.parent.name}/{stored.path.name}"
+        f"{len(places) - len(missing)} found in {stored.path.parent.name}/{stored.path.name}"
+    )
+    return [places[key] for key in stored.batch_among(places)]
+
+
+def allowed_error(value: Any, noise: Any = 0.0) -> Any:
+    """How far two log-probabilities may be apart that were computed alike.
+
+    Args:
+        value: one of them, in nats.
+        noise: what the machine itself differs by when it computes the same twice.
+    """
+    return 1e-4 + 1e-5 * abs(value) + 4 * noise
+
+
+def _still_right(trainer: Any, stored: References, places: Mapping[str, int]) -> bool:
+    """Whether a batch of the stored ones says the same when it is computed again."""
+    batch = stored.batch_among(places)
+    if not batch:
+        return False
+    again = _pairs(trainer, [places[key] for key in batch])
+    return all(
+        abs(now - then) <= allowed_error(then)
+        for key, pair in zip(batch, again, strict=True)
+        for now, then in zip(pair, stored[key], strict=True)
     )
 
 
-def _share(trainer: Any, stored: References, fresh: Mapping[str, Logps]) -> None:
-    """Only one process writes; the others hold the same."""
-    if trainer.accelerator.is_main_process:
-        stored.add(fresh)
-    else:
-        stored._rows.update(fresh)
-
-
-def _compute(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> list[Logps]:
-    """The trainer's own reference pass over all rows, in their order."""
-    order = sorted(range(len(rows)), key=lambda number: rows[number]["prompt_ids"])
+def _batches(trainer: Any, numbers: Sequence[int]) -> list[list[int]]:
+    """Rows of one prompt beside each other, in batches for a forward pass."""
+    rows = trainer.train_dataset
+    prompts = {number: rows[number]["prompt_ids"] for number in numbers}
+    order = sorted(numbers, key=prompts.__getitem__)
     size = trainer.args.precompute_ref_batch_size
     size = size or _BATCHES * trainer.args.per_device_train_batch_size
-    batches = [order[at : at + size] for at in range(0, len(order), size)]
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def _compute(trainer: Any, batches: Sequence[Sequence[int]]) -> dict[int, Logps]:
+    """The trainer's own reference pass over batches of rows."""
     rank, processes = trainer.accelerator.process_index, trainer.accelerator.num_processes
     mine: dict[int, Logps] = {}
     for numbers in batches[rank::processes]:
-        for number, pair in zip(numbers, _pairs(trainer, rows, numbers), strict=True):
-            mine[number] = pair
-    everything = _gathered(mine, processes)
-    return [everything[number] for number in range(len(rows))]
+        mine.update(zip(numbers, _pairs(trainer, numbers), strict=True))
+    return _gathered(mine, processes)
 
 
-def _pairs(trainer: Any, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[Logps]:
-    batch = trainer.data_collator([dict(rows[number]) for number in numbers])
+def _pairs(trainer: Any, numbers: Sequence[int]) -> list[Logps]:
+    batch = trainer.data_collator([dict(trainer.train_dataset[number]) for number in numbers])
     device = trainer.accelerator.device
     batch = {name: value.to(device) for name, value in batch.items()}
     model = trainer.model if trainer.ref_model is None else trainer.ref_model

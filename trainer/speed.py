@@ -18,7 +18,7 @@ Note = Callable[[str], None]
 
 def quicken(
     trainer: Any, *, base: Path | None = None, start: Path | None = None, note: Note
-) -> None:
+) -> list[int] | None:
     """Let a trainer take the fast paths that it can take; losses and gradients stay the same.
 
     Shared prefixes are computed once, logits only where a completion token is, and DPO's reference
@@ -29,15 +29,39 @@ def quicken(
         base: the base model's folder; with `start`, DPO's references are stored.
         start: the SFT adapter's folder, which is the reference.
         note: told what is done, and what cannot be done and why.
+
+    Returns:
+        The places of rows whose references were computed in one batch (`check_start` asks); None
+        where none were stored here.
     """
+    if precomputed := _precomputed_roughly(trainer):
+        note(precomputed)
+        return None
     share_prefixes(trainer.accelerator.unwrap_model(trainer.model), note)
     if not hasattr(trainer, "compute_ref_log_probs"):  # SFT: TRL's default loss does it already
-        return
+        return None
     logits_on_completions(trainer, note)
     if base and start and (hindrance := _no_store(trainer)) is None:
-        store_references(trainer, references(base, start, *_precision_path(trainer)), note)
-    elif base and start:
+        return store_references(
+            trainer, references(base, start, *_precision_path(trainer)), note
+        )
+    if base and start:
         note(f"reference log-probabilities are not stored: {hindrance}")
+    return None
+
+
+def _precomputed_roughly(trainer: Any) -> str | None:
+    """Why no fast path is taken: in a half precision another path has other last bits than those
+    of references that are there already."""
+    if not getattr(trainer, "precompute_ref_logps", False):
+        return None
+    if trainer.accelerator.mixed_precision == "no":
+        return None
+    return (
+        "no fast path is taken: TRL has precomputed the reference log-probabilities, and "
+        f"in {trainer.accelerator.mixed_precision} the policy's must be computed the same way; "
+        "leave precompute_ref_log_probs out to store them by the fast path"
+    )
 
 
 def logits_on_completions(trainer: Any, note: Note = lambda text: None) -> bool:

@@ -12,33 +12,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.reference import allowed_error
 from trainer.steps import ROW, as_in_training
 
 _WITNESS = "witness"
-_TOLERANCE = {"no": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # by accelerate's mixed precision
+_FIRST = {"no": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # of the first step, by mixed precision
+# Half precisions round a logit by some hundredths, so a sum over T tokens by that times √T, once
+# the two sides of a difference were computed in batches of other shapes.
+_ROUNDING = 0.05
 
 Losses = Mapping[int, float]
 
 
 def check_start(
-    trainer: Any, start: Path, *, losses: Losses | None = None, rows: int = 2
+    trainer: Any,
+    start: Path,
+    *,
+    losses: Losses | None = None,
+    rows: int = 2,
+    stored: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """Prove that training starts from the SFT adapter and has it as reference.
 
     The SFT adapter is loaded once more from its folder, as a witness beside what is trained. Then
-    policy, reference, witness and bare base give the log-probabilities of the same texts, and the
-    trainer its loss. (A loss of ln 2 alone proves nothing: a new adapter on the bare base starts
-    there too.)
+    policy, reference, witness and bare base give the log-probabilities of one batch, each by the
+    trainer's own pass over the very same tensors: what is equal then differs by nothing, in any
+    precision and at any length. The trainer's loss on that batch is looked at, too. (A loss of
+    ln 2 alone proves nothing: a new adapter on the bare base starts there as well.)
+
+    Stored reference log-probabilities are compared with the witness's in the batch in which they
+    were computed, for the same reason.
 
     Args:
         trainer: a `trl.DPOTrainer` or `trl.KTOTrainer` over a `peft.PeftModel`, not yet trained.
         start: the SFT adapter's folder.
         losses: the analytic loss at margin 0, by row number; None where there is none.
         rows: rows that are looked at.
+        stored: places in the data set of rows whose stored references were computed in one batch;
+            None for the first batch of TRL's own `precompute_ref_log_probs`.
 
     Returns:
         The step-0 loss, its analytic value, the largest margin, and the mean log-probabilities
-        (nats per completion) of policy, reference, SFT adapter and base.
+        (nats per completion) of policy, reference, SFT adapter and base; where references are
+        stored, "stored_margin", the largest margin that they give instead.
 
     Raises:
         RuntimeError: when one of them is not what it should be.
@@ -46,45 +62,56 @@ def check_start(
     import torch
 
     model, looked_at = trainer.accelerator.unwrap_model(trainer.model), _examples(trainer, rows)
-    texts = [text for one in looked_at for text in _texts(one)]
+    batch = _collated(trainer, looked_at)
     with _evaluating(model), as_in_training(trainer), torch.no_grad():
-        batch = _collated(trainer, looked_at)
-        loss = float(trainer.compute_loss(trainer.model, dict(batch)))
-        reference = _reference(trainer, batch, looked_at)
-        policy = _logps(trainer, texts)
-        model.load_adapter(str(start), _WITNESS)
-        sft = _with_adapter(trainer, model, _WITNESS, texts)
-        model.delete_adapter(_WITNESS)
-        base = _with_adapter(trainer, model, None, texts)
+        loss = _live_loss(trainer, batch)
+        policy, reference = _by_adapter(trainer, "default", batch), _reference(trainer, batch)
+        with _witness(model, start):
+            sft = _by_adapter(trainer, _WITNESS, batch)
+            noise = (sft - _by_adapter(trainer, _WITNESS, batch)).abs()  # of a GPU's atomics
+            off = _stored_error(trainer, stored)
+        base = _by_adapter(trainer, None, batch)
 
     found = {
-        "step0_loss": loss,
+        "step0_loss": loss.item(),
         "step0_margin": (trainer.beta * (policy - reference)).abs().max().item(),
         "policy_logp": policy.mean().item(),
         "reference_logp": reference.mean().item(),
         "sft_logp": sft.mean().item(),
         "base_logp": base.mean().item(),
     }
-    near = _TOLERANCE[trainer.accelerator.mixed_precision]
-    _demand(_equal(policy, sft, near), "training does not start from the SFT adapter", found)
-    _demand(_equal(reference, sft, near), "the reference is not the SFT adapter", found)
+    _demand(_equal(policy, sft, noise), "training does not start from the SFT adapter", found)
+    _demand(_equal(reference, sft, noise), "the reference is not the SFT adapter", found)
     _demand(not torch.equal(sft, base), f"the adapter in {start} changes nothing", found)
-    _demand(found["step0_margin"] < near, "the step-0 margins are not 0", found)
+    if off is not None:
+        found["stored_error"] = off
+        wrong = "the stored reference log-probabilities are not the SFT adapter's"
+        _demand(off <= 1.0, wrong, found)
+        del found["stored_error"]
+        found["stored_margin"] = (trainer.beta * (policy - _kept(looked_at))).abs().max().item()
     numbers = [one[ROW] for one in looked_at if ROW in one]
     if losses is not None and numbers:
         found["step0_analytic"] = sum(losses[number] for number in numbers) / len(numbers)
-        _demand(_close(loss, found["step0_analytic"], near), "the step-0 loss is off", found)
+        near = 1e-4 + torch.finfo(loss.dtype).eps + trainer.beta * 4 * noise.max().item()
+        _demand(_close(loss.item(), found["step0_analytic"], near), "the step-0 loss is off", found)
     return found
 
 
 def first_step_check(trainer: Any, losses: Losses | None) -> Callable[[Mapping[str, Any]], None]:
     """A check of the trainer's own first figures, which come from before the first update.
 
+    In a half precision it is a coarse one, as rounding grows with the texts' length: `check_start`
+    is what tells one adapter from another.
+
     Args:
         trainer: watched (`trainer.steps`), so that the first step's rows are known.
         losses: the analytic loss at margin 0, by row number; None where there is none.
     """
-    near = _TOLERANCE[trainer.accelerator.mixed_precision]
+    precision = trainer.accelerator.mixed_precision
+    near = _FIRST[precision]
+    rough = precision != "no" and bool(getattr(trainer, "precompute_ref_logps", False))
+    if precision != "no":
+        near = max(near, trainer.beta * _ROUNDING * math.sqrt(_longest(trainer.train_dataset)))
 
     def check(figures: Mapping[str, Any]) -> None:
         named = ("loss", "rewards/margins", "rewards/chosen", "rewards/rejected")
@@ -92,7 +119,7 @@ def first_step_check(trainer: Any, losses: Losses | None) -> Callable[[Mapping[s
         margin = max((abs(seen[name]) for name in named[1:] if name in seen), default=0.0)
         _demand(margin < near, "the first margins are not 0", seen)
         batches = trainer.data_collator.recent(trainer.args.gradient_accumulation_steps)
-        if losses is None or not all(batches) or _uneven(trainer, losses):
+        if rough or losses is None or not all(batches) or _uneven(trainer, losses):
             return
         means = [sum(losses[row] for row in rows) / len(rows) for rows in batches]
         expected = sum(means) / len(means)
@@ -116,27 +143,91 @@ def _collated(trainer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str, 
     return {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
 
 
-def _texts(example: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Prompt and completion, as token ids, of each text of a row."""
-    parts = [f"{part}_ids" for part in ("completion", "chosen", "rejected")]
-    return [(example["prompt_ids"], example[part]) for part in parts if part in example]
-
-
-def _reference(
-    trainer: Any, batch: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]
-) -> Any:
-    """The reference log-probabilities as this trainer will use them, in the order of `_texts`."""
+def _texts(several: Sequence[Any]) -> Any:
+    """What TRL returns of a batch as one tensor: DPO's chosen and rejected, KTO's completions."""
     import torch
 
-    if trainer.precompute_ref_logps:
-        names = ("ref_logps", "ref_chosen_logps", "ref_rejected_logps")
-        stored = [float(one[n]) for one in examples for n in names if n in one]
-        return torch.tensor(stored, device=trainer.accelerator.device)
+    return torch.cat([one for one in several if one is not None]).float()
+
+
+def _by_adapter(trainer: Any, name: str | None, batch: Mapping[str, Any]) -> Any:
+    """Summed log-probabilities of the batch's texts under one adapter; None is the bare base."""
+    from trl.trainer.utils import use_adapter
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with _as_it_is(trainer), use_adapter(model, name):
+        return _texts(trainer.compute_ref_log_probs(model, batch))
+
+
+def _reference(trainer: Any, batch: Mapping[str, Any]) -> Any:
+    """The same of the reference that this trainer itself would ask."""
     model = trainer.model if trainer.ref_model is None else trainer.ref_model
-    several = trainer.compute_ref_log_probs(model, batch)
-    if "ref_rejected_logps" in batch or "label" not in batch:  # DPO: chosen and rejected
-        return torch.stack(list(several), dim=1).flatten()
-    return several[0]  # KTO: the completions, then the texts of its KL term
+    return _texts(trainer.compute_ref_log_probs(model, batch))
+
+
+@contextmanager
+def _as_it_is(trainer: Any) -> Iterator[None]:
+    """TRL's pass for references takes the model as it is, where a reference model is given; without
+    one it would move to the adapter "ref" by itself."""
+    given = trainer.ref_model
+    trainer.ref_model = trainer.model
+    try:
+        yield
+    finally:
+        trainer.ref_model = given
+
+
+@contextmanager
+def _witness(model: Any, start: Path) -> Iterator[None]:
+    """The SFT adapter once more, from its folder, in the precision of the one that is trained."""
+    model.load_adapter(str(start), _WITNESS)
+    trained = dict(model.named_parameters())
+    for name, parameter in model.named_parameters():
+        twin = trained.get(name.replace(f".{_WITNESS}.", ".default."))
+        if f".{_WITNESS}." in name and twin is not None:
+            parameter.data = parameter.data.to(twin.dtype)
+    try:
+        yield
+    finally:
+        model.delete_adapter(_WITNESS)
+
+
+def _live_loss(trainer: Any, batch: Mapping[str, Any]) -> Any:
+    """The trainer's loss against the reference itself, though its log-probabilities be stored."""
+    stored = getattr(trainer, "precompute_ref_logps", None)
+    if stored:
+        trainer.precompute_ref_logps = False
+    try:
+        return trainer.compute_loss(trainer.model, dict(batch))
+    finally:
+        if stored:
+            trainer.precompute_ref_logps = stored
+
+
+def _stored_error(trainer: Any, stored: Sequence[int] | None) -> float | None:
+    """How far stored references are from the witness's, in what may be; None where none are.
+
+    Below 1 they are equal.
+    """
+    if not getattr(trainer, "precompute_ref_logps", False):
+        return None
+    args, dataset = trainer.args, trainer.train_dataset
+    if stored is None:
+        size = args.precompute_ref_batch_size or args.per_device_train_batch_size
+        stored = range(min(size, len(dataset)))
+    examples = [dataset[place] for place in stored]
+    kept = _kept(examples).to(trainer.accelerator.device)
+    sft = _by_adapter(trainer, _WITNESS, _collated(trainer, examples))
+    again = _by_adapter(trainer, _WITNESS, _collated(trainer, examples))
+    return float(((kept - sft).abs() / allowed_error(sft, (sft - again).abs())).max())
+
+
+def _kept(examples: Sequence[Mapping[str, Any]]) -> Any:
+    """The stored references, in the order of `_texts`."""
+    import torch
+
+    names = ("ref_chosen_logps", "ref_rejected_logps")
+    return torch.tensor([float(one[name]) for name in names for one in examples])
 
 
 @contextmanager
@@ -149,30 +240,15 @@ def _evaluating(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def _with_adapter(trainer: Any, model: Any, name: str | None, texts: Any) -> Any:
-    from trl.trainer.utils import use_adapter
-
-    with use_adapter(model, name):
-        return _logps(trainer, texts)
+def _equal(one: Any, other: Any, noise: Any) -> bool:
+    return bool(((one - other).abs() <= allowed_error(other, noise)).all())
 
 
-def _logps(trainer: Any, texts: Sequence[tuple[list[int], list[int]]]) -> Any:
-    """Summed log-probabilities of completions, one after the other: shape (texts,)."""
-    import torch
-
-    sums = []
-    for prompt, completion in texts:
-        ids = torch.tensor([[*prompt, *completion]], device=trainer.accelerator.device)
-        logits = trainer.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-        chosen = logits.float().log_softmax(-1).gather(1, ids[0, len(prompt) :, None])
-        sums.append(chosen.sum())
-    return torch.stack(sums)
-
-
-def _equal(one: Any, other: Any, near: float) -> bool:
-    import torch
-
-    return bool(torch.allclose(one.float(), other.float(), rtol=near, atol=10 * near))
+def _longest(dataset: Any) -> int:
+    """Tokens of the longest completion."""
+    parts = ("completion_ids", "chosen_ids", "rejected_ids")
+    names = [name for name in parts if name in dataset.column_names]
+    return max((len(ids) for name in names for ids in dataset[name]), default=1)
 
 
 def _close(one: float, other: float, near: float) -> bool:

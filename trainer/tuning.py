@@ -94,8 +94,9 @@ def tune(
         processing_class=tokenizer,
     )
     job, log = run.job, run.log
+    stored = None
     if job.fast_paths and run.machine.backend == "plain":
-        quicken(
+        stored = quicken(
             trainer,
             base=reference.base if reference else None,
             start=reference.start if reference else None,
@@ -104,7 +105,7 @@ def tune(
     step0: dict[str, Any] = {}
     first = None
     if reference is not None:
-        step0 = check_start(trainer, reference.start, losses=reference.losses)
+        step0 = check_start(trainer, reference.start, losses=reference.losses, stored=stored)
         log.note("step 0: " + ", ".join(f"{name} {value:.6g}" for name, value in step0.items()))
         first = first_step_check(trainer, reference.losses)
     trainer.add_callback(

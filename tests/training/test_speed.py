@@ -329,16 +329,40 @@ def test_references_are_the_start_s_and_are_computed_once(
 def test_a_row_that_changed_is_computed_anew(tiny_model: Path, start: Path, tmp_path: Path) -> None:
     from trainer.reference import References, row_key, store_references
 
-    trainer = dpo_trainer(tiny_model, start, tmp_path)
-    keys = [row_key(row) for row in trainer.train_dataset]
-    assert len(set(keys)) == 4
-    stored = References(tmp_path / "some.json")
-    stored.add({keys[0]: (-1.0, -2.0), "another": (0.0, 0.0)})
     notes: list[str] = []
-    store_references(trainer, stored, notes.append)
-    assert "3 rows computed, 1 found" in notes[0]
-    assert trainer.train_dataset[0]["ref_chosen_logps"] == -1.0
-    assert len(References(tmp_path / "some.json")) == 5
+    file = tmp_path / "some.json"
+    before = dpo_trainer(tiny_model, start, tmp_path, precompute_ref_batch_size=1)
+    store_references(before, References(file), notes.append)
+    after = dpo_trainer(tiny_model, start, tmp_path)
+    changed = [*after.train_dataset[3]["rejected_ids"][:-2], 5]
+    rows = [{**row, "rejected_ids": changed} if i == 3 else row for i, row in enumerate(after.train_dataset)]
+    after.train_dataset = type(after.train_dataset).from_list(rows)
+    store_references(after, References(file), notes.append)
+    assert "4 rows computed, 0 found" in notes[0]
+    assert "1 rows computed, 3 found" in notes[1]
+    assert len(References(file)) == 5
+    assert row_key(rows[3]) in References(file)
+
+
+def test_what_this_machine_computes_otherwise_is_not_used(
+    tiny_model: Path, start: Path, tmp_path: Path
+) -> None:
+    """As a file that came from another CPU, whose last bits are others."""
+    from trainer.reference import References, row_key, store_references
+
+    file = tmp_path / "some.json"
+    first = dpo_trainer(tiny_model, start, tmp_path)
+    store_references(first, References(file))
+    keys = [row_key(row) for row in first.train_dataset]
+    stored = References(file)
+    rows = {key: (stored[key][0] + 0.1, stored[key][1]) for key in keys}
+    stored.keep(rows, [stored.batch_among(keys)])
+    stored.write()
+    notes: list[str] = []
+    again = dpo_trainer(tiny_model, start, tmp_path)
+    store_references(again, References(file), notes.append)
+    assert "4 rows computed, 0 found" in notes[0]
+    assert again.train_dataset["ref_chosen_logps"][:] == first.train_dataset["ref_chosen_logps"][:]
 
 
 def test_a_short_run_stores_nothing(tiny_model: Path, start: Path, tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ def test_what_is_stored_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     stored = References(file)
     assert len(stored) == 0
     assert not file.exists()
-    stored.add({"a": (-3.3230001926422119, -1e-7)})
-    stored.add({"b": (-0.1, 0.1 + 0.2)})
+    stored.keep({"a": (-3.3230001926422119, -1e-7)}, [["a"]])
+    assert not file.exists()
+    stored.write()
+    stored.keep({"b": (-0.1, 0.1 + 0.2), "d": (-2.0, -3.0)}, [["d", "b"]])
+    stored.write()
     again = References(file)
     assert again["a"] == (-3.3230001926422119, -1e-7)
     assert again["b"] == (-0.1, 0.1 + 0.2)
@@ -27,13 +30,32 @@ def test_what_is_stored_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["some.json"]
 
 
-def test_a_damaged_file_is_as_none(tmp_path: Path) -> None:
+def test_a_batch_is_known_by_its_rows_until_one_of_them_is_computed_anew(tmp_path: Path) -> None:
+    stored = References(tmp_path / "some.json")
+    pair = (-1.0, -2.0)
+    stored.keep(dict.fromkeys("abcd", pair), [["b", "a"], ["c", "d"]])
+    assert stored.batch_among("abcd") == ["b", "a"]
+    assert stored.batch_among("acd") == ["c", "d"]
+    assert stored.batch_among("ac") == []
+    stored.keep({"a": pair}, [["a"]])
+    stored.write()
+    again = References(tmp_path / "some.json")
+    assert [again.batch_among("a"), again.batch_among("b"), again.batch_among("bcd")] == [
+        ["a"],
+        [],
+        ["c", "d"],
+    ]
+
+
+@pytest.mark.parametrize("text", ['{"a": [-1.0, -2', '{"a": [-1.0, -2.0]}'])
+def test_a_damaged_or_older_file_is_as_none(tmp_path: Path, text: str) -> None:
     file = tmp_path / "some.json"
-    file.write_text('{"a": [-1.0, -2')
+    file.write_text(text)
     stored = References(file)
     assert len(stored) == 0
-    stored.add({"b": (-1.0, -2.0)})
-    assert json.loads(file.read_text()) == {"b": [-1.0, -2.0]}
+    stored.keep({"b": (-1.0, -2.0)}, [["b"]])
+    stored.write()
+    assert json.loads(file.read_text()) == {"rows": {"b": [-1.0, -2.0]}, "batches": [["b"]]}
 
 
 def test_a_row_s_name_is_its_tokens_and_where_its_parts_end() -> None:

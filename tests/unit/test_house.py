@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.resume": set(),
     "trainer.steps": set(),
     "trainer.checks": {"steps"},
-    "trainer.start": {"steps"},
+    "trainer.start": {"reference", "steps"},
     "trainer.weighted": set(),
     "trainer.cards": set(),
     "trainer.child": set(),
