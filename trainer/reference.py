@@ -36,7 +36,11 @@ class References:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             rows, batches = stored["rows"], stored["batches"]
-        except (FileNotFoundError, ValueError, KeyError):  # damaged, or older: as if there were none
+        except (
+            FileNotFoundError,
+            ValueError,
+            KeyError,
+        ):  # damaged, or older: as if there were none
             rows, batches = {}, []
         self._rows: dict[str, Logps] = {key: (pair[0], pair[1]) for key, pair in rows.items()}
         self._batches: list[list[str]] = batches

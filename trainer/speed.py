@@ -42,9 +42,7 @@ def quicken(
         return None
     logits_on_completions(trainer, note)
     if base and start and (hindrance := _no_store(trainer)) is None:
-        return store_references(
-            trainer, references(base, start, *_precision_path(trainer)), note
-        )
+        return store_references(trainer, references(base, start, *_precision_path(trainer)), note)
     if base and start:
         note(f"reference log-probabilities are not stored: {hindrance}")
     return None

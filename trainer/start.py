@@ -144,7 +144,8 @@ def _collated(trainer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def _texts(several: Sequence[Any]) -> Any:
-    """What TRL returns of a batch as one tensor: DPO's chosen and rejected, KTO's completions."""
+    """What TRL returns of a batch, as one tensor: DPO's chosen and rejected texts, KTO's
+    completions and those of its KL term."""
     import torch
 
     return torch.cat([one for one in several if one is not None]).float()
@@ -226,7 +227,8 @@ def _kept(examples: Sequence[Mapping[str, Any]]) -> Any:
     """The stored references, in the order of `_texts`."""
     import torch
 
-    names = ("ref_chosen_logps", "ref_rejected_logps")
+    stored = ("ref_chosen_logps", "ref_rejected_logps", "ref_logps", "ref_KL_logps")
+    names = [name for name in stored if name in examples[0]]
     return torch.tensor([float(one[name]) for name in names for one in examples])
 
 

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cowest_graph.adapters import AdapterRegistry, base_fingerprint
 from cowest_graph.weak.engine import Engine
-from cowest_graph.weak.hardware import cpu_computes_bfloat16
 from cowest_graph.weak.lora import Lora, read_lora
 from cowest_graph.weak.request import Request, Sampling
 from cowest_graph.weak.turns import calls_tools, render
@@ -152,15 +151,12 @@ def _reader(
 
 
 def _placement(device: str, dtype: str) -> tuple[Any, Any]:
-    """Where to compute and in what precision."""
+    """Where to compute and in what precision; on a CPU float32, which `LocalWeak` promises on."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype != "auto":
         return torch.device(device), getattr(torch, dtype)
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device == "cpu" and cpu_computes_bfloat16()
+    fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.device(device), torch.bfloat16 if fast else torch.float32
 
 

@@ -55,6 +55,15 @@ class LocalWeak(SwappingWeak):
     new adapter is read beside the running texts, and requests begin on it once it is there (a
     second at most); until then they still use the old one. `load()` waits for it.
 
+    What a text may depend on is a matter of precision. In float32, which "auto" takes on a CPU, a
+    text is the same whoever shares its batch: greedy is what transformers' `generate` writes, a
+    seed gives its text again under any concurrency, and after a rollback a prompt has its old
+    answer. (Where two tokens are equally likely to the sixth digit, rounding may still decide.)
+    In bfloat16, which "auto" takes on a GPU and `dtype="bfloat16"` on a CPU, the same holds for a
+    request that is alone in the same way, and every text is still wholly of its own version, but
+    neighbours change the last bits, and so a token wherever the best two are within some
+    hundredths of a nat. Its price and its speed: docs/serving.md.
+
     Args:
         model: a model's name or folder, first and positional.
         adapters: the registry to follow; None is the bare base model.
@@ -80,7 +89,7 @@ class LocalWeak(SwappingWeak):
     top_k: int | None = None
     stop: list[str] | None = None
     seed: int | None = None
-    dtype: str = "auto"  # bfloat16 where the hardware computes in it, else float32
+    dtype: str = "auto"  # bfloat16 on a GPU that has it, else float32
     quantization: Literal["4bit", "8bit"] | None = None  # of the base, by bitsandbytes
     device: str = "auto"  # cuda where there is one
     max_batch_size: int = Field(default=32, ge=1)  # texts in a step

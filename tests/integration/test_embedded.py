@@ -21,7 +21,7 @@ def server() -> Iterator[embedded.StrongServer]:
 
 @pytest.fixture(scope="module")
 def weak(smollm2: Path) -> Iterator[LocalWeak]:
-    with LocalWeak(str(smollm2), temperature=0.0, max_tokens=24) as model:
+    with LocalWeak(str(smollm2), temperature=0.0, max_tokens=24, dtype="float32") as model:
         yield model
 
 

@@ -49,7 +49,7 @@ class TestIntegration(ChatModelIntegrationTests):
             (folder / file.name).symlink_to(file)
         (folder / "chat_template.jinja").unlink()
         (folder / "chat_template.jinja").write_text(TOOLS.read_text())
-        with LocalWeak(folder, temperature=0, max_tokens=64) as weak:
+        with LocalWeak(folder, temperature=0, max_tokens=64, dtype="float32") as weak:
             yield weak.load()
 
     @pytest.fixture

@@ -43,7 +43,9 @@ def registry(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Adap
 @pytest.fixture
 def weak(tiny_model: Path, registry: AdapterRegistry) -> Iterator[LocalWeak]:
     registry.route({})
-    with LocalWeak(tiny_model, adapters=registry, temperature=0.0, max_tokens=12) as model:
+    with LocalWeak(
+        tiny_model, adapters=registry, temperature=0.0, max_tokens=12, dtype="float32"
+    ) as model:
         yield model.load()
 
 

@@ -51,7 +51,7 @@ def test_a_converted_adapter_writes_like_the_trained_one(
     """The quantized base rounds a little; another version is much further away than that."""
     gguf = embedded.packaged_weights()
     with (
-        LocalWeak(smollm2, adapters=adapters) as local,
+        LocalWeak(smollm2, adapters=adapters, dtype="float32") as local,
         LlamaWeak(gguf, adapters, threads=1) as llama,
     ):
         truth = {name: first_logprobs(local, name) for name in ("base", "v0001", "v0002")}

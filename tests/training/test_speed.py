@@ -335,7 +335,10 @@ def test_a_row_that_changed_is_computed_anew(tiny_model: Path, start: Path, tmp_
     store_references(before, References(file), notes.append)
     after = dpo_trainer(tiny_model, start, tmp_path)
     changed = [*after.train_dataset[3]["rejected_ids"][:-2], 5]
-    rows = [{**row, "rejected_ids": changed} if i == 3 else row for i, row in enumerate(after.train_dataset)]
+    rows = [
+        {**row, "rejected_ids": changed} if i == 3 else row
+        for i, row in enumerate(after.train_dataset)
+    ]
     after.train_dataset = type(after.train_dataset).from_list(rows)
     store_references(after, References(file), notes.append)
     assert "4 rows computed, 0 found" in notes[0]

@@ -49,7 +49,9 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 Make = Callable[..., Any]
 
 
-@pytest.fixture(params=[(p, n) for p in PRECISIONS for n in LENGTHS], ids=lambda of: f"{of[0]}-{of[1]}")
+@pytest.fixture(
+    params=[(p, n) for p in PRECISIONS for n in LENGTHS], ids=lambda of: f"{of[0]}-{of[1]}"
+)
 def make(
     request: pytest.FixtureRequest, tiny_model: Path, adapters: dict[str, Path], tmp_path: Path
 ) -> Make:
@@ -148,9 +150,7 @@ def test_another_start_is_found(make: Make, adapters: dict[str, Path], start: st
 
 
 @pytest.mark.parametrize("reference", ["base", "foreign", "scaled"])
-def test_another_reference_is_found(
-    make: Make, adapters: dict[str, Path], reference: str
-) -> None:
+def test_another_reference_is_found(make: Make, adapters: dict[str, Path], reference: str) -> None:
     trainer = make(reference=reference)
     assert refused(trainer, adapters["sft"]) == "the reference is not the SFT adapter"
 

@@ -27,7 +27,7 @@ class Fault(BaseModel):
 
 @pytest.fixture(scope="module")
 def weak(smollm2: Path) -> Iterator[LocalWeak]:
-    with LocalWeak(smollm2, max_tokens=40) as model:
+    with LocalWeak(smollm2, max_tokens=40, dtype="float32") as model:
         yield model.load()
 
 
