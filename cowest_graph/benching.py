@@ -26,9 +26,10 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from cowest_graph.domains import Example
-from cowest_graph.evaluators import model_name, whole
+from cowest_graph.evaluators import model_name
 from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.prompts import text_of
+from cowest_graph.replies import whole
 from cowest_graph.state import CallRecord
 
 BILL = "cowest_bill"

@@ -7,6 +7,7 @@ it is natively sync, async and streaming without being written twice.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -16,10 +17,14 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.errors import GraphBubbleUp, NodeError
 from langgraph.types import Command
 
-from cowest_graph.evaluators import Evaluation, keywords, whole
+from cowest_graph.evaluators import Evaluation, keywords
 from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.prompts import text_of
+from cowest_graph.replies import as_message
 from cowest_graph.state import CallRecord
+from cowest_graph.threads import in_threads
+
+log = logging.getLogger(__name__)
 
 Part = dict[str, Any]
 """A finished call as it is journalled: {"text" or "score", "calls"}."""
@@ -57,7 +62,8 @@ def evaluation_call(
     """A node that writes the score of the message at `of` to `key`; None when there is no score."""
 
     def given(state: Mapping[str, Any]) -> dict[str, Any]:
-        return keywords(state["query"], state[of], state.get("reference"))
+        asked = state["asked"]
+        return keywords(asked["query"], state[of], asked.get("reference"))
 
     return _call(in_place(given) | evaluator, key, _scored(key), journal)
 
@@ -97,6 +103,26 @@ def keep_failure(role: str, key: str, then: str) -> Callable[..., Command[str]]:
     return handle
 
 
+def fall_back(
+    role: str, then: str, instead: Callable[[Any], dict[str, Any]] = lambda _: {}
+) -> Callable[..., Command[str]]:
+    """An error handler that keeps the failure's kind in `calls` and lets another node go on.
+
+    Args:
+        role: of the call that failed.
+        then: the node that goes on.
+        instead: from the state to what stands in for the failed call's result.
+    """
+
+    def handle(state: Mapping[str, Any], error: NodeError) -> Command[str]:
+        record = failed_call(role, error.error)
+        log.warning("the %s call failed (%s), %s goes on", role, record["failure"], then)
+        return Command(update={**instead(state), "calls": [record]}, goto=then)
+
+    handle.__annotations__["error"] = NodeError  # as above
+    return handle
+
+
 def failed_call(role: str, error: BaseException) -> CallRecord:
     """The record of a call that raised."""
     text = f"{type(error).__name__}: {error}"[:500]
@@ -119,7 +145,7 @@ def seen_failing(
         raise error
 
     # Not in place: `see` may write to a store, and an event loop shall not wait for that.
-    return node.with_fallbacks([RunnableLambda(raised)], exception_key="_raised")
+    return node.with_fallbacks([in_threads(raised)], exception_key="_raised")
 
 
 def slot(state: Mapping[str, Any], key: str) -> str:
@@ -136,7 +162,8 @@ def _call(
     """The chain, timed and noted; where an earlier run finished the call, its result instead."""
 
     def begin(state: Mapping[str, Any]) -> dict[str, Any] | Runnable[Any, dict[str, Any]]:
-        if journal is not None and (part := state["finished"].get(slot(state, key))):
+        part = state["finished"].get(slot(state, key)) if journal is not None else None
+        if part and part.get("text") != "":  # an older release journalled empty replies
             return {key: _value(part), "calls": part["calls"]}
         started = time.perf_counter()
 
@@ -145,7 +172,7 @@ def _call(
 
         if journal is None:
             return chain | in_place(end)
-        return chain | in_place(end) | RunnableLambda(_keeping(journal, state, key))
+        return chain | in_place(end) | in_threads(_keeping(journal, state, key))
 
     return in_place(begin)
 
@@ -162,8 +189,9 @@ def _keeping(
 
 
 def _noted(key: str, role: str) -> _Note:
-    def note(message: AIMessage, seconds: float) -> dict[str, Any]:
-        about, usage = whole(message).response_metadata, message.usage_metadata
+    def note(reply: Any, seconds: float) -> dict[str, Any]:
+        message = as_message(reply)
+        about, usage = message.response_metadata, message.usage_metadata
         record = CallRecord(
             role=role,
             model=about.get("model_name"),

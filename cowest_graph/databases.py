@@ -41,6 +41,7 @@ class Database:
         self.url = _masked(parsed)
         """Without its password."""
         self.in_memory = parsed.database == ":memory:"
+        self._file = Path(parsed.database or "") if _is_file(parsed) else None
         self.lock = threading.Lock()  # so that a fork finds no call under way
         self.engine = _engine(parsed, self.url)
         _DATABASES.add(self)
@@ -52,6 +53,11 @@ class Database:
             connection.execution_options(cowest_writes=writes)
             with connection.begin():
                 yield connection
+
+    def beside(self, ending: str) -> Path | None:
+        """The file of that ending beside the database's own; None for one that is no file."""
+        file = self._file
+        return None if file is None else file.with_name(f"{file.name}.{ending}")
 
     def share(self) -> None:
         """Let readers and a writer work at once."""
@@ -101,6 +107,10 @@ def _sqlite_url(url: sa.URL) -> sa.URL:
             if file.read(16) not in (b"", b"SQLite format 3\0"):
                 raise ValueError(foreign(str(path), "it is no SQLite file")) from None
     return url.set(drivername="sqlite", database=str(path))
+
+
+def _is_file(url: sa.URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database != ":memory:"
 
 
 def foreign(store: str, why: str) -> str:

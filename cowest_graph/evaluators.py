@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from cowest_graph.metrics import exact_match, token_f1
 from cowest_graph.prompts import JUDGE, JUDGE_AGAIN, final_answer, text_of
+from cowest_graph.replies import EmptyReply, as_message
 from cowest_graph.state import Reference, references
 
 
@@ -153,8 +154,8 @@ def judge(model: Runnable[LanguageModelInput, Any]) -> Runnable[dict[str, Any], 
     Args:
         model: any LangChain chat model; the paper takes the strong model itself.
     """
-    ask = JUDGE | model | RunnableLambda(_as_message)
-    ask_again = RunnableLambda(_corrective_turn) | model | RunnableLambda(_as_message)
+    ask = JUDGE | model | RunnableLambda(_said)
+    ask_again = RunnableLambda(_corrective_turn) | model | RunnableLambda(_said)
     first = RunnablePassthrough.assign(replies=ask | _listed)
     second = RunnablePassthrough.assign(replies=RunnableLambda(_both(ask_again)))
     score = first | RunnableBranch((_readable, RunnablePassthrough()), second) | _judged
@@ -190,24 +191,12 @@ def _no_reference(_: dict[str, Any]) -> Evaluation:
     return Evaluation(score=None, comment="no reference")
 
 
-def whole(message: AIMessage) -> AIMessage:
-    """The message itself, unless its stream ended before its last piece.
-
-    `ChatOpenAI` gives such a torso without an error; only the facts that come with the last piece,
-    the model's name among them, are not there. Half an answer must not be scored, and "1" may be
-    the torso of a judge's "10".
-
-    Raises:
-        EOFError: when the stream ended early.
-    """
-    about = message.response_metadata
-    if about.get("model_provider") == "openai" and "model_name" not in about:
-        raise EOFError(f"the stream ended before its last piece, after {message.text[-80:]!r}")
-    return message
-
-
-def _as_message(reply: Any) -> AIMessage:
-    return whole(reply) if isinstance(reply, AIMessage) else AIMessage(content=str(reply))
+def _said(reply: Any) -> AIMessage:
+    """A judge's reply; an empty one is a garbled one, and asked for again."""
+    try:
+        return as_message(reply)
+    except EmptyReply:
+        return reply if isinstance(reply, AIMessage) else AIMessage("")
 
 
 def _listed(reply: AIMessage) -> list[AIMessage]:

@@ -12,6 +12,7 @@ FATAL = frozenset({"auth", "not_found"})
 """Kinds that no further call can escape: a refused key, a model or path that is not there."""
 
 _BY_NAME = (
+    ("EmptyReply", "empty"),
     ("Timeout", "timeout"),
     ("APIConnectionError", "connection"),
     ("ConnectError", "connection"),
@@ -32,7 +33,7 @@ def failure_kind(error: BaseException) -> str:
     Returns:
         auth (401, 403), not_found (404), rate_limit (429), bad_request (other 4xx), server_error
         (5xx), timeout, connection, truncated (a reply that broke off), garbled (a reply that is no
-        reply), or else the exception's class name.
+        reply), empty (a reply without any text), or else the exception's class name.
 
     >>> failure_kind(TimeoutError())
     'timeout'

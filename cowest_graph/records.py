@@ -188,8 +188,9 @@ class Trace(_Record):
 
     @property
     def complete(self) -> bool:
-        """Whether no call failed and all `num_drafts` attempts are there."""
-        return not self.failures and len(self.attempts) >= self.num_drafts
+        """Whether no call failed, no text is empty and all `num_drafts` attempts are there."""
+        texts = [self.solo, *(text for a in self.attempts for text in (a.draft, a.answer))]
+        return "" not in texts and not self.failures and len(self.attempts) >= self.num_drafts
 
 
 def trace_key(

@@ -46,10 +46,10 @@ class Shadows:
         if not self._places.acquire(blocking=False):
             error = f"{self._limit} shadow drafts were under way already"
             skipped = Call(role="shadow", weak_version=version, failure="skipped", error=error)
-            self._traces.record(_shadowed(trace, version, None, [skipped]))
+            self._traces.offer(_shadowed(trace, version, None, [skipped]))
             return
         try:
-            self._traces.record(trace)
+            self._traces.offer(trace)
             name = f"cowest-shadow-{trace.key[:8]}"
             thread = threading.Thread(
                 target=self._follow, args=(trace, version), name=name, daemon=True
@@ -62,14 +62,14 @@ class Shadows:
 
     def _follow(self, trace: Trace, version: str) -> None:
         try:
-            self._traces.record(self._drafted(trace, version))
+            self._traces.offer(self._drafted(trace, version))
         except Exception as error:  # a store that is gone, say: the answer's own trace is kept
             log.warning("the shadow draft of %s was not kept: %s", version, error)
         finally:
             self._places.release()
 
     def _drafted(self, trace: Trace, version: str) -> Trace:
-        state = {"query": trace.query, "weak_version": version}
+        state = {"asked": {"query": trace.query}, "weak_version": version}
         try:
             said = self._drafting.invoke(state, {"run_name": "shadow", "tags": ["cowest:shadow"]})
         except Exception as error:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.channels import EphemeralValue
 from langgraph.graph.message import add_messages
+from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 Reference = str | list[str]
@@ -32,19 +34,51 @@ class CallRecord(TypedDict, total=False):
     error: str | None  # its text
 
 
-class Query(TypedDict, total=False):
-    """What goes into a collaboration: `query`, or `messages` whose last human turn is the query."""
+class Asked(TypedDict, total=False):
+    """What one pass is about: its own input alone, and nothing of an earlier turn."""
 
-    query: str | None  # x
-    messages: Annotated[list[AnyMessage], add_messages]
+    query: str  # x
     reference: Reference | None  # ŷ
     explanation: str | None  # why the reference is right, where the data says so
     domain: str | None
 
 
-class Collaboration(Query, total=False):
+class Query(BaseModel):
+    """What goes into a collaboration: `query`, or `messages` whose last human turn is the query.
+
+    Only `messages` stay with a thread. The others live as long as the step that reads them: a
+    reference or a query of the last turn is not there in the next.
+    """
+
+    query: Annotated[str | None, EphemeralValue] = Field(None, description="The question.")
+    messages: Annotated[list[AnyMessage], add_messages] = Field(
+        [], description="A conversation; its last human turn is the question."
+    )
+    reference: Annotated[Reference | None, EphemeralValue] = Field(
+        None, description="The ground truth, or several accepted ones, where it is known."
+    )
+    explanation: Annotated[str | None, EphemeralValue] = Field(
+        None, description="Why the reference is right."
+    )
+    domain: Annotated[str | None, EphemeralValue] = Field(
+        None, description="A name kept in the trace."
+    )
+
+
+class Given(TypedDict, total=False):
+    """The same as state: what has just come in."""
+
+    query: Annotated[str | None, EphemeralValue]
+    messages: Annotated[list[AnyMessage], add_messages]
+    reference: Annotated[Reference | None, EphemeralValue]
+    explanation: Annotated[str | None, EphemeralValue]
+    domain: Annotated[str | None, EphemeralValue]
+
+
+class Collaboration(Given, total=False):
     """The state of one draft → refine → evaluate pass."""
 
+    asked: Asked  # what this pass is about
     key: str  # of the pass's trace
     weak_version: str | None  # which adapter of π_w drafts; pinned when the pass begins
     draft: AIMessage | None  # y
@@ -68,9 +102,16 @@ class Attempted(TypedDict, total=False):
     attempts: Annotated[list[dict[str, Any]], operator.add]
 
 
-class TriedAttempt(Collaboration, Attempted, total=False):
+class TriedAttempt(Attempted, total=False):
     """The state of one of the K attempts of a collection."""
 
+    asked: Asked
+    key: str
+    weak_version: str | None
+    draft: AIMessage | None  # y
+    answer: AIMessage | None  # y*
+    score: float | None  # E(y*)
+    calls: Annotated[list[CallRecord], operator.add]
     index: int  # in sampling order, from 0
     finished: dict[str, Any]  # slot → part: calls that an interrupted run already paid for
 
@@ -82,9 +123,10 @@ class Collected(TypedDict, total=False):
     trace: dict[str, Any] | None
 
 
-class Collection(Query, Attempted, Collected, total=False):
+class Collection(Given, Attempted, Collected, total=False):
     """The state of Algorithm 1's inner loop for one query: z once, K attempts beside it."""
 
+    asked: Asked
     weak_version: str | None
     solo: AIMessage | None  # z
     solo_score: float | None  # E(z)

@@ -81,6 +81,10 @@ class Traffic:
     """Drafts beside the version in use, which nobody saw."""
     last_used: datetime | None = None
     """When a trace with it was begun, in UTC."""
+    unstored: int = 0
+    """Traces of this process that the store did not take at once (`TraceStore.offer`)."""
+    lost: int = 0
+    """Those of them that no spool had room for."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from pydantic import ValidationError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from cowest_graph.databases import Database
 from cowest_graph.records import (
@@ -31,6 +32,7 @@ from cowest_graph.records import (
     Trace,
     trace_key,
 )
+from cowest_graph.spool import Spool
 from cowest_graph.summaries import Summary, Traffic, VersionSummary
 from cowest_graph.trace_tables import (
     DRAFTED,
@@ -120,6 +122,7 @@ class TraceStore:
         self._database = Database(url)
         self.url = self._database.url
         """The store's URL, without its password."""
+        self._spool = Spool(self._database.beside("spool.jsonl"))
         try:
             self._set_up()
         except BaseException:
@@ -135,6 +138,34 @@ class TraceStore:
         """
         with self._transaction(writes=True) as connection:
             put(connection, trace)
+
+    def offer(self, trace: Trace) -> bool:
+        """Record the trace, or spool it where the store fails; what is served goes on.
+
+        The spool is a file beside a SQLite store (`traces.db.spool.jsonl`, 64 MiB), or memory
+        (1,000 traces) where there is no place for a file. It is stored, in order and once, as soon
+        as the store takes a trace again. `traffic` tells how many had to wait and how many were
+        lost; the log says it once a minute.
+
+        Returns:
+            Whether it is in the store now.
+        """
+        try:
+            if self._spool.pending:
+                self._spool.drain(self._record_or_lose)
+            return self._record_or_lose(trace)
+        except Exception as error:
+            self._spool.keep(trace, error)
+            return False
+
+    def _record_or_lose(self, trace: Trace) -> bool:
+        """Record it, unless the trace itself is what the store refuses: it would wait for ever."""
+        try:
+            self.record(trace)
+        except (DataError, IntegrityError, ValueError) as error:
+            self._spool.lose(trace, error)
+            return False
+        return True
 
     def get(self, key: str) -> Trace | None:
         """The trace with this key; None when there is none."""
@@ -238,6 +269,8 @@ class TraceStore:
                 each.last_used = max(used, default=None)
             for row in connection.execute(FAILED):
                 found[row.weak_version].failures[f"{row.role}: {row.failure}"] = row.times
+        for version, times in self._spool.unstored.items():
+            found[version].unstored, found[version].lost = times, self._spool.lost[version]
         return dict(found)
 
     def to_jsonl(self, path: str | Path) -> int:

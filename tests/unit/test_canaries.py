@@ -242,7 +242,8 @@ def test_a_failed_answer_is_raised_and_counted_and_becomes_whole_on_resumption(
     script: Any = [TimeoutError("slow"), "Answer: 7"]
     weak = weak_of(registry, script if role == "draft" else ["Answer: 7"])
     strong = ScriptedModel(script if role == "refine" else ["Answer: 7"])
-    graph = answering(weak, traces, strong=strong, checkpointer=InMemorySaver())
+    saver = InMemorySaver()
+    graph = answering(weak, traces, strong=strong, checkpointer=saver, on_weak_failure="raise")
     with pytest.raises(TimeoutError, match="slow"):
         graph.invoke({"query": "?"}, thread("a"))
     (failed,) = traces
@@ -261,7 +262,8 @@ def test_a_failure_is_raised_even_where_it_cannot_be_recorded(tmp_path: Path) ->
         def record(self, trace: Trace) -> None:
             raise OSError("the disk is full")
 
-    graph = answering(ScriptedModel([TimeoutError("slow")]), Full(tmp_path / "traces.db"))
+    weak, store = ScriptedModel([TimeoutError("slow")]), Full(tmp_path / "traces.db")
+    graph = answering(weak, store, on_weak_failure="raise")
     with pytest.raises(TimeoutError, match="slow"):
         graph.invoke({"query": "?"})
 

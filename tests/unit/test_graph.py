@@ -119,7 +119,7 @@ def test_an_evaluator_that_fails_costs_the_score_and_not_the_answer() -> None:
 
 def test_errors_of_the_models_are_raised_when_answering() -> None:
     graph = create_collaboration(
-        ScriptedModel([TimeoutError("slow")]), ScriptedModel(["x"])
+        ScriptedModel([TimeoutError("slow")]), ScriptedModel(["x"]), on_weak_failure="raise"
     ).compile()
     with pytest.raises(TimeoutError, match="slow"):
         graph.invoke(QUERY)
