@@ -28,8 +28,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from cowest_graph.domains import Example
 from cowest_graph.evaluators import model_name
 from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
-from cowest_graph.replies import whole
+from cowest_graph.replies import as_message
 from cowest_graph.state import CallRecord
 
 BILL = "cowest_bill"
@@ -171,7 +172,7 @@ class Metered(BaseChatModel):
         started = time.perf_counter()
         stops = {"stop": stop} if stop else {}
         try:
-            message = whole(self.inner.invoke(messages, **stops, **arguments))
+            message = as_message(self.inner.invoke(messages, **stops, **arguments))
         except Exception as error:
             failed = CallRecord(role=self.role, model=self.model_name, failure=failure_kind(error))
             self.ledger.charge(bill, failed)
@@ -246,7 +247,8 @@ def _record(role: str, message: AIMessage, seconds: float) -> CallRecord:
 def _told(error: Exception) -> str:
     """What a failure says, and where a request went that did not come back."""
     url = getattr(vars(error).get("request"), "url", None)
-    return f"{type(error).__name__}: {error}"[:500] + (f" ({url})" if url else "")
+    where = masked_error(f" ({url})") if url else ""
+    return f"{type(error).__name__}: {masked_error(error)}"[:500] + where
 
 
 def _text(message: AIMessage | None) -> str | None:

@@ -19,6 +19,7 @@ from langgraph.types import Command
 
 from cowest_graph.evaluators import Evaluation, keywords
 from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
 from cowest_graph.replies import as_message
 from cowest_graph.state import CallRecord
@@ -125,7 +126,7 @@ def fall_back(
 
 def failed_call(role: str, error: BaseException) -> CallRecord:
     """The record of a call that raised."""
-    text = f"{type(error).__name__}: {error}"[:500]
+    text = f"{type(error).__name__}: {masked_error(error)}"[:500]
     return CallRecord(role=role, failure=failure_kind(error), error=text)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.masking import masked_error
 from cowest_graph.traces import Trace
 
 _HOPELESS = 5  # queries in a row of which not one call succeeded: nobody is there
@@ -93,7 +94,8 @@ def collected(
         for done, outcome in enumerate(outcomes, start=1):
             found[outcome.index] = outcome.trace
             if outcome.trace is None:
-                say(f"{what}, query {outcome.index + 1}: {outcome.error}")
+                said = masked_error(outcome.error or "no trace")
+                say(f"{what}, query {outcome.index + 1}: {said}")
             if done % max(1, len(rows) // 5) == 0:
                 say(f"{what}: {done} of {len(rows)} queries")
     if lacking := sum(trace is None or not trace.complete for trace in found):

@@ -19,6 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, StatementError
 
+from cowest_graph.masking import learn_url, masked_error
+
 _WRITERS_LOCK = 0x636F7765  # "cowe": PostgreSQL's advisory lock for this store's writers
 _PATIENCE = 30  # seconds to wait for another process that writes
 
@@ -37,6 +39,7 @@ class Database:
     """
 
     def __init__(self, url: str | Path) -> None:
+        learn_url(str(url))
         parsed = _url(url)
         self.url = _masked(parsed)
         """Without its password."""
@@ -120,7 +123,7 @@ def foreign(store: str, why: str) -> str:
 
 def _masked(url: sa.URL) -> str:
     hidden = {name: "***" for name in url.query if "password" in name}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return masked_error(url.update_query_dict(hidden).render_as_string(hide_password=True))
 
 
 def _engine(url: sa.URL, masked: str) -> sa.Engine:

@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableBranch, RunnableLambda, RunnablePassthrough
 from typing_extensions import TypedDict
 
+from cowest_graph.masking import learn_from, masked_error
 from cowest_graph.metrics import exact_match, token_f1
 from cowest_graph.prompts import JUDGE, JUDGE_AGAIN, final_answer, text_of
 from cowest_graph.replies import EmptyReply, as_message
@@ -100,7 +101,7 @@ def _evaluation(result: Any) -> Evaluation:
         return said
     if isinstance(score, bool | int | float) and math.isfinite(score):
         return {**said, "score": float(score)}
-    comment = f"not a score: {score!r}"
+    comment = f"not a score: {masked_error(repr(score))[:200]}"
     return {**said, "score": None, "failure": "unparsable", "comment": comment}
 
 
@@ -154,6 +155,7 @@ def judge(model: Runnable[LanguageModelInput, Any]) -> Runnable[dict[str, Any], 
     Args:
         model: any LangChain chat model; the paper takes the strong model itself.
     """
+    learn_from(model)
     ask = JUDGE | model | RunnableLambda(_said)
     ask_again = RunnableLambda(_corrective_turn) | model | RunnableLambda(_said)
     first = RunnablePassthrough.assign(replies=ask | _listed)
@@ -227,7 +229,7 @@ def _judged(facts: dict[str, Any]) -> Evaluation:
     counted = len(usage) == len(replies)
     return Evaluation(
         score=None if score is None else float(score),
-        comment=None if score is not None else f"the judge said {said[:200]!r}",
+        comment=None if score is not None else f"the judge said {masked_error(said)[:200]!r}",
         failure=None if score is not None else "unparsable",
         model=replies[-1].response_metadata.get("model_name"),
         input_tokens=sum(u["input_tokens"] for u in usage) if counted else None,

@@ -29,6 +29,7 @@ from cowest_graph.calls import (
 )
 from cowest_graph.compiled import CollaborationGraph
 from cowest_graph.evaluators import Evaluator, as_evaluator
+from cowest_graph.masking import learn_from, masked_error
 from cowest_graph.prompts import Prompts, draft_prompt, readable, text_of
 from cowest_graph.replies import as_message
 from cowest_graph.shadows import Shadows
@@ -102,6 +103,8 @@ def create_collaboration(
     """
     _one_of("on_weak_failure", on_weak_failure, ("strong", "raise"))
     _one_of("on_strong_failure", on_strong_failure, ("draft", "raise"))
+    for model in (weak, strong, evaluator):
+        learn_from(model)
     prompts = prompts or Prompts(draft_prompt(style))
     facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts=1)
     graph = CollaborationGraph(Collaboration, input_schema=Query, output_schema=Answered)
@@ -182,6 +185,8 @@ def create_collector(
         raise ValueError(
             f"num_drafts is {num_drafts}; the most is {_MAX_DRAFTS} (the paper takes 5)"
         )
+    for model in (weak, strong, evaluator):
+        learn_from(model)
     prompts = prompts or Prompts(draft_prompt(style))
     facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts)
     scoring = as_evaluator(evaluator)
@@ -324,7 +329,7 @@ def _recording_failures(
         try:
             traces.offer(facts.answered(state, [failed_call(role, error)]))
         except Exception as lost:  # the error that is raised is the model's
-            log.warning("a failed %s was not recorded: %s", role, lost)
+            log.warning("a failed %s was not recorded: %s", role, masked_error(lost))
 
     return record
 

@@ -13,6 +13,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import BaseModel
 
+from cowest_graph.masking import masked_data, masked_error
+
 _RAW = {"raw", "parsed", "parsing_error"}  # with_structured_output(…, include_raw=True)
 
 
@@ -35,7 +37,7 @@ def as_message(reply: Any) -> AIMessage:
     >>> as_message({"messages": [AIMessage("Answer: B12")]}).text
     'Answer: B12'
     """
-    message = _message(reply)
+    message = _without_secrets(_message(reply))
     if not message.text.strip() and not message.tool_calls:
         raise EmptyReply(f"the reply is empty (finish reason {_finish(message)})")
     return message
@@ -53,8 +55,18 @@ def whole(message: AIMessage) -> AIMessage:
     """
     about = message.response_metadata
     if about.get("model_provider") == "openai" and "model_name" not in about:
-        raise EOFError(f"the stream ended before its last piece, after {message.text[-80:]!r}")
+        raise EOFError(
+            f"the stream ended before its last piece, after {masked_error(message.text)[-80:]!r}"
+        )
     return message
+
+
+def _without_secrets(message: AIMessage) -> AIMessage:
+    """An endpoint may repeat what it was sent, and its reply goes to users and into stores."""
+    content = masked_data(message.content)
+    return (
+        message if content == message.content else message.model_copy(update={"content": content})
+    )
 
 
 def _message(reply: Any) -> AIMessage:

@@ -15,6 +15,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from cowest_graph.calls import failed_call
+from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
 from cowest_graph.records import Call, Shadow, Trace
 from cowest_graph.traces import TraceStore
@@ -64,7 +65,7 @@ class Shadows:
         try:
             self._traces.offer(self._drafted(trace, version))
         except Exception as error:  # a store that is gone, say: the answer's own trace is kept
-            log.warning("the shadow draft of %s was not kept: %s", version, error)
+            log.warning("the shadow draft of %s was not kept: %s", version, masked_error(error))
         finally:
             self._places.release()
 

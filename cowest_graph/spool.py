@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from cowest_graph.masking import masked
 from cowest_graph.records import Trace
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Spool:
     def _written(self, trace: Trace) -> bool:
         if self._path is None or self._waiting:  # the order stays
             return False
-        line = trace.model_dump_json().encode() + b"\n"
+        line = masked(trace.model_dump_json()).encode() + b"\n"
         try:
             with _locked(self._path) as file:
                 end = file.seek(0, os.SEEK_END)

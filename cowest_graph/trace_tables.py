@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cowest_graph.databases import foreign
+from cowest_graph.masking import masked_data
 from cowest_graph.records import SCHEMA_VERSION, Attempt, Shadow, Trace
 
 _MARKER = {"application": "cowest-graph traces", "schema_version": str(SCHEMA_VERSION)}
@@ -82,8 +83,12 @@ JOURNAL = sa.Table(
 
 
 def put(connection: sa.Connection, trace: Trace) -> None:
-    """Insert a trace with all that belongs to it, or replace the one with its key."""
-    trace = Trace.model_validate(trace.model_dump())  # its lists may have been changed since
+    """Insert a trace with all that belongs to it, or replace the one with its key.
+
+    No secret that this process knows of is stored.
+    """
+    # Validated anew: its lists may have been changed since.
+    trace = Trace.model_validate(masked_data(trace.model_dump()))
     connection.execute(TRACES.delete().filter_by(key=trace.key))  # and, by cascade, its attempts
     connection.execute(JOURNAL.delete().filter_by(trace_key=trace.key))
     data = trace.model_dump(mode="json")

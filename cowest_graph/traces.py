@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DataError, IntegrityError
 
 from cowest_graph.databases import Database
+from cowest_graph.masking import learn_environment, masked, masked_data
 from cowest_graph.records import (
     SCHEMA_VERSION,
     Attempt,
@@ -119,6 +120,7 @@ class TraceStore:
             ImportError: when PostgreSQL's driver is not installed.
             sqlalchemy.exc.DBAPIError: what the database says, with the store's URL.
         """
+        learn_environment()
         self._database = Database(url)
         self.url = self._database.url
         """The store's URL, without its password."""
@@ -230,7 +232,8 @@ class TraceStore:
         with self._transaction(writes=True) as connection:
             known = sa.select(sa.true()).select_from(JOURNAL).filter_by(**row)
             if connection.scalar(known) is None:
-                connection.execute(JOURNAL.insert().values(**row, data=dict(part)))
+                kept = masked_data(dict(part))
+                connection.execute(JOURNAL.insert().values(**row, data=kept))
 
     def finished(self, key: str) -> dict[str, dict[str, Any]]:
         """The journal of a trace in flight: slot → part. Empty once the trace is recorded."""
@@ -286,7 +289,7 @@ class TraceStore:
         opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(opened, "w", encoding="utf-8", newline="\n") as lines:
             for written, trace in enumerate(self, start=1):  # noqa: B007
-                lines.write(trace.model_dump_json() + "\n")
+                lines.write(masked(trace.model_dump_json()) + "\n")
         os.replace(part, path)
         return written
 

@@ -1,7 +1,6 @@
 """What an error means to whoever typed the command: one line, what to do, and an exit code.
 
-Knows kinds of errors, endpoints and extras. Knows no verb, and prints nothing. Keys that an
-endpoint's reply repeats are masked.
+Knows kinds of errors, endpoints and extras. Knows no verb, and prints nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cowest_graph.failures import failure_kind
+from cowest_graph.masking import masked_error
 
 FAILED, WRONG_INPUT = 1, 2
 
@@ -29,7 +29,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 """Extra → the modules that it brings."""
 
-_SHORTEST_KEY = 8  # what is shorter is no secret, and may well be a word of the text
 _OURS = (ValueError, LookupError, OSError, RuntimeError, ImportError)  # raised with whole sentences
 _FILES = (
     FileExistsError,
@@ -72,29 +71,14 @@ class Endpoint:
     model: str
 
 
-def advice(
-    error: BaseException, endpoints: Iterable[Endpoint] = (), secrets: Iterable[str] = ()
-) -> str:
+def advice(error: BaseException, endpoints: Iterable[Endpoint] = ()) -> str:
     """One line: what was wrong, what there is, what to do. Secrets are masked.
 
     Args:
         error: whatever ended the work.
         endpoints: those that the configuration names, to tell whose request failed.
-        secrets: keys and passwords that must not be shown.
     """
-    return masked(_told(error, list(endpoints)), secrets)
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret replaced by ***.
-
-    >>> masked("Incorrect API key: sk-12345678", ["sk-12345678"])
-    'Incorrect API key: ***'
-    """
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_KEY:
-            text = text.replace(secret, "***")
-    return text
+    return masked_error(_told(error, list(endpoints)))
 
 
 def exit_code(error: BaseException) -> int:
@@ -225,13 +209,13 @@ def _reason(error: BaseException) -> str:
     inner = body.get("error", body) if isinstance(body, dict) else body
     said = inner.get("message") if isinstance(inner, dict) else inner
     if isinstance(said, str):
-        return said[:200]
-    return "" if getattr(error, "status_code", None) else str(error.__cause__ or "")[:200]
+        return masked_error(said)[:200]
+    return "" if getattr(error, "status_code", None) else masked_error(error.__cause__ or "")[:200]
 
 
 def _database_said(error: BaseException, inner: BaseException) -> str:
     stores = [line for line in getattr(error, "detail", []) if line.startswith("trace store")]
-    said = _line(str(inner))[:300] or type(inner).__name__
+    said = _line(masked_error(inner))[:300] or type(inner).__name__
     return f"{stores[0] if stores else 'the trace store'}: {said}; check url in [traces]"
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cowest_graph.masking import masked_error
 from trainer.bench import Plan, write
 
 Variant = tuple[str, Plan]
@@ -118,7 +119,7 @@ def study(
         try:
             results = {**run(plan, own), "variant": name}
         except RuntimeError as error:  # no method could run; the other variants may
-            say(f"variant left out: {name}: {error}")
+            say(f"variant left out: {name}: {masked_error(error)}")
             continue
         write(own / "bench.json", results)
         found.append(results)

@@ -35,6 +35,7 @@ from cowest_graph.domains import (
 )
 from cowest_graph.evaluators import Evaluator, model_name
 from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.masking import masked_error
 from cowest_graph.retrieval import Hybrid, Lexical, Semantic, passages, with_keys
 from cowest_graph.scoreboard import (
     Outcome,
@@ -351,7 +352,7 @@ def _retriever(domain: Domain, train: Sequence[Example], embeddings: bool, say: 
             return with_keys(domain.retriever([d.page_content for d in documents]), documents)
         return Hybrid(documents=documents) if embeddings else Lexical(documents=documents)
     except (ImportError, ValueError) as error:
-        say(f"no retrieval: {error}")
+        say(f"no retrieval: {masked_error(error)}")
         return None
 
 
@@ -381,7 +382,7 @@ def _run(
     except Exception as error:
         if failure_kind(error) in FATAL:  # no method can run
             raise
-        why = f"left out: {error or type(error).__name__}"
+        why = f"left out: {masked_error(error) or type(error).__name__}"
         say(f"{method.name}: {why}")
         return [], why
     finally:

@@ -5,7 +5,6 @@ Knows options and the configuration. Knows no method and no score.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import tomllib
@@ -367,7 +366,7 @@ def _show(results: list[dict[str, Any]], out: Path, as_json: bool) -> None:
 
     saved = save(results, out)
     if as_json:
-        print(json.dumps(results, default=str))
+        console.show_json(results)
     else:
         for each in results:
             shown = Table(*header(each), title=title(each))

@@ -16,9 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cowest_graph.masking import masked_error
 from trainer import console
 from trainer.adapter_verbs import add_adapter_verbs
-from trainer.advice import FAILED, advice, exit_code, masked, need, remedy
+from trainer.advice import FAILED, advice, exit_code, need, remedy
 from trainer.bench_verbs import add_verbs
 from trainer.config import Config
 from trainer.loop_verbs import add_loop
@@ -69,7 +70,7 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("COWEST_DEBUG"):
             trace = "".join(traceback.format_exception(error))
-            console.note(masked(trace, _in_use.secrets()))
+            console.note(masked_error(trace))
         if said := _said(error):  # a bare `cowest` shows its help
             console.note(f"cowest: {said}")
         return exit_code(error)
@@ -82,7 +83,7 @@ def _settings(path: Path | None) -> Config:
 
 
 def _said(error: BaseException) -> str:
-    return advice(error, _in_use.endpoints(), _in_use.secrets())
+    return advice(error, _in_use.endpoints())
 
 
 def _version(wanted: bool) -> None:

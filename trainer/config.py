@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic.fields import FieldInfo
 
 from cowest_graph.adapters import AdapterRegistry, base_fingerprint
-from trainer.advice import Endpoint, masked
+from cowest_graph.masking import learn, learn_environment, learn_url
+from trainer.advice import Endpoint
 from trainer.job import TrainingJob, nearest
 from trainer.models import Named, endpoint_model, folder_or_name, named_model
 from trainer.models import attribute as attribute  # of verbs that take a name, too
@@ -387,16 +387,14 @@ class Config(_Section):
             found.append(Endpoint("evaluator", judge_url, own.model or strong.model))
         return found
 
-    def secrets(self) -> list[str]:
-        """The keys and passwords that must never be printed or stored."""
+    def model_post_init(self, _: Any) -> None:
+        """Let everything that is printed or stored be without this configuration's secrets."""
         sections = (self.weak, self.strong, self.evaluator)
-        keys = [section.api_key.get_secret_value() for section in sections if section.api_key]
-        password = re.search(r"://[^:/@]*:([^@]+)@", self.traces.url)
-        return [
-            *keys,
-            *(key for name, key in os.environ.items() if name.endswith("_API_KEY") and key),
-            *([password.group(1)] if password else []),
-        ]
+        learn(*(section.api_key for section in sections))
+        for url in (*(section.base_url for section in sections), self.traces.url, self.weak.model):
+            if url and "://" in url:
+                learn_url(url)
+        learn_environment()
 
     def _patience(self) -> dict[str, Any]:
         # The stand-in's calls wait for each other on this machine's cores.
@@ -438,23 +436,17 @@ class Config(_Section):
         return found[-1].parent if found else None
 
     def store(self, url: str | None = None) -> TraceStore:
-        """A trace store; what it keeps of failed calls never holds a key.
+        """A trace store.
 
         Args:
             url: of the store; None for the section's.
         """
-        from cowest_graph.traces import Trace, TraceStore
-
-        secrets = self.secrets()
-
-        class PrivateStore(TraceStore):
-            def record(self, trace: Trace) -> None:
-                super().record(_without(secrets, trace))
+        from cowest_graph.traces import TraceStore
 
         url = url or self.traces.url
         if url.startswith("postgres") and "connect_timeout" not in url:
             url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
-        return PrivateStore(url)
+        return TraceStore(url)
 
     def traffic(self) -> dict[str | None, Traffic] | None:
         """What each weak version did, by the trace store; None where there is no store yet."""
@@ -516,23 +508,6 @@ def _named(model: str, base_url: str | None) -> Named:
     """
     named = Named.read(model)
     return named if base_url is None or named.kind == "openai" else Named(None, model)
-
-
-def _without(secrets: list[str], trace: Any) -> Any:
-    """The trace with the keys masked that an endpoint's error message repeated."""
-    failures = [*trace.failures, *(trace.shadow.failures if trace.shadow else [])]
-    if not any(masked(call.error or "", secrets) != (call.error or "") for call in failures):
-        return trace
-
-    def clean(calls: list[Any]) -> list[Any]:
-        errors = [None if c.error is None else masked(c.error, secrets) for c in calls]
-        return [c.model_copy(update={"error": e}) for c, e in zip(calls, errors, strict=True)]
-
-    attempts = [a.model_copy(update={"calls": clean(a.calls)}) for a in trace.attempts]
-    changed = {"calls": clean(trace.calls), "attempts": attempts}
-    if trace.shadow is not None:
-        changed["shadow"] = trace.shadow.model_copy(update={"calls": clean(trace.shadow.calls)})
-    return trace.model_copy(update=changed)
 
 
 def _toml(path: Path) -> dict[str, Any]:

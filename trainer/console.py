@@ -1,7 +1,7 @@
 """The terminal: what is printed where, progress of long work, and signals that ask for an end.
 
 Knows streams, bars and signals. Knows no verb and no model. Results go to standard output, all
-else to standard error, so that `--json` stays JSON.
+else to standard error, so that `--json` stays JSON. Nothing leaves here with a secret in it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cowest_graph.masking import masked, masked_data
+
 OUT = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -47,12 +49,12 @@ class Stopped(BaseException):
 
 def show(text: str, **style: Any) -> None:
     """Print a result."""
-    OUT.print(text, markup=False, **style)
+    OUT.print(masked(text), markup=False, **style)
 
 
 def show_json(content: Any) -> None:
     """Print a result as one line of JSON."""
-    print(json.dumps(content, default=str))
+    print(json.dumps(masked_data(content), default=str))
 
 
 def show_table(table: Any) -> None:
@@ -62,7 +64,7 @@ def show_table(table: Any) -> None:
 
 def note(text: str) -> None:
     """Print something that is not the result."""
-    _err.print(text, markup=False)
+    _err.print(masked(text), markup=False)
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
@@ -89,7 +91,7 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     try:
         opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(opened, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            file.write(masked(text))
         os.replace(part, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -167,6 +169,7 @@ class Meter:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
+        text = masked(text)
         (self._bar.console.print(text, markup=False) if self._bar else self._say(text))
 
     def _rest(self, done: int, seconds: float) -> str:

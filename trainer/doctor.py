@@ -65,7 +65,7 @@ def _look(subject: str, look: Callable[[Config], Said], config: Config) -> Findi
     try:
         return Finding(subject, *look(config))
     except Exception as error:  # whatever is wrong is the finding
-        return Finding(subject, False, advice(error, config.endpoints(), config.secrets()))
+        return Finding(subject, False, advice(error, config.endpoints()))
 
 
 def _versions(_: Config) -> Said:
