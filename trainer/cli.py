@@ -153,15 +153,18 @@ def ask(
             domain=settings.collect.domain,
         ).compile()
         said = graph.invoke({"query": query})
-        version = said["draft"].response_metadata.get("weak_version")
-        parts = {name: text_of(said[name]) for name in ("draft", "answer")}
+        draft = said["draft"]  # None where the strong model had to answer alone
+        version = None if draft is None else draft.response_metadata.get("weak_version")
+        drafted, answer = None if draft is None else text_of(draft), text_of(said["answer"])
         if as_json:
-            console.show_json({"weak_version": version, **parts})
+            parts = {"weak_version": version, "draft": drafted, "answer": answer}
+            console.show_json(parts)
         else:
-            told = f"draft ({version or settings.weak.model}):\n{parts['draft']}"
-            console.show(told, style="dim")
+            told = f"draft ({version or settings.weak.model}):\n{drafted}"
+            failed = "no draft: the weak model failed, the strong model answers alone"
+            console.show(failed if draft is None else told, style="dim")
             console.show("answer:", style="bold")
-            console.show(parts["answer"])
+            console.show(answer)
         wait_for_shadows()
 
 
