@@ -123,4 +123,7 @@ def _environment(ours: Mapping[str, str], run: Path) -> dict[str, str]:
         "UNSLOTH_COMPILE_LOCATION": str(run / "unsloth_compiled_cache"),
         **ours,
         "PYTHONPATH": os.pathsep.join(paths),  # this very package, also where it is not installed
+        # The worker's own children (compilers, data loaders), too, find no module in whatever
+        # folder this is: see `processes.command`.
+        "PYTHONSAFEPATH": "1",
     }

@@ -7,9 +7,11 @@ called with comes as arguments.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,9 +145,8 @@ def attribute(name: str) -> Any:
         ValueError: when there is no such module, or it has no such attribute.
     """
     module, _, wanted = name.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # an installed command does not look here by itself
     try:
+        _import_from_here(module.partition(".")[0])
         found = importlib.import_module(module)
     except ImportError as error:
         here = f"; modules are looked for in {os.getcwd()}, too" if error.name == module else ""
@@ -154,6 +155,26 @@ def attribute(name: str) -> Any:
         public = [each for each in vars(found) if not each.startswith("_")]
         raise ValueError(f"cannot load {name!r}: no such name{nearest(wanted, public)}")
     return getattr(found, wanted)
+
+
+def _import_from_here(package: str) -> None:
+    """Import a top-level module of the current folder, where it has it, before any installed one.
+
+    An installed command does not look here by itself. What the module imports is found here, too,
+    but last: a `torch.py` beside it is not torch.
+    """
+    here = os.getcwd()
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)
+    spec = None if package in sys.modules else PathFinder.find_spec(package, [here])
+    if spec is None or spec.loader is None:  # not here, or a folder that is no package
+        return
+    sys.modules[package] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[package]
+        raise
 
 
 def _python_model(name: str) -> Any:

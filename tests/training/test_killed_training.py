@@ -99,7 +99,16 @@ def test_a_killed_worker_leaves_nothing_registered_and_is_gone_on_with(
     rows = training_rows("dpo", collected(10))
     undisturbed = trained(job, "dpo", tmp_path / "whole", sft)
 
+    runs = tmp_path / "adapters" / ".runs"
+    lines: list[dict[str, Any]] = []
+
     def kill(line: dict[str, Any]) -> None:
+        if not lines:  # the worker has just begun: it still has all its libraries to import
+            (run,) = runs.iterdir()
+            (run / "output").mkdir()
+            # To write here, it waits for a reader: it cannot end before it is killed.
+            os.mkfifo(run / "output" / WEIGHTS)
+        lines.append(line)
         if line.get("step") == 3:
             for child in psutil.Process().children():
                 child.kill()
@@ -107,15 +116,16 @@ def test_a_killed_worker_leaves_nothing_registered_and_is_gone_on_with(
     with pytest.raises(TrainingError, match=r"nothing was registered.*killed by SIGKILL") as told:
         train_dpo(rows, job, adapters, start=start, progress=kill)
     assert adapters.names() == [start]
-    (run,) = (tmp_path / "adapters" / ".runs").iterdir()
+    (run,) = runs.iterdir()
     assert str(run) in str(told.value)
     assert (run / "worker.log").is_file()
 
-    lines: list[dict[str, Any]] = []
+    (run / "output" / WEIGHTS).unlink()
+    lines.clear()
     made = train_dpo(rows, job, adapters, start=start, progress=lines.append)
     assert any("goes on after step" in line.get("note", "") for line in lines)
     assert (adapters.path(made) / WEIGHTS).read_bytes() == undisturbed
-    assert not list((tmp_path / "adapters" / ".runs").iterdir())
+    assert not list(runs.iterdir())
 
 
 @pytest.mark.skipif(

@@ -91,13 +91,17 @@ def test_two_processes_with_half_the_batch_end_as_one(
         jobs.append((sft, dpo))
     assert [main([str(file)]) for file in jobs[0]] == [0, 0]
 
-    script = tmp_path / "several.py"
-    script.write_text(SEVERAL)
-    launcher = command(2)[:-1]  # a script, in the place of a module
+    modules, here = tmp_path / "modules", tmp_path / "here"
+    for folder in (modules, here):
+        folder.mkdir()
+    (modules / "several.py").write_text(SEVERAL)
+    for name in ("trainer", "torch"):  # the user's own, which no process of ours imports
+        (here / f"{name}.py").write_text(f"raise SystemExit({name!r})")
+    searched = os.pathsep.join([str(ROOT), str(modules)])
     ran = subprocess.run(
-        [*launcher, str(script), *map(str, jobs[1])],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path,
+        [*command(2), "several", *map(str, jobs[1])],
+        env={**os.environ, "PYTHONPATH": searched, "HF_HUB_OFFLINE": "1"},
+        cwd=here,
         capture_output=True,
         text=True,
         check=False,

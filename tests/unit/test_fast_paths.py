@@ -88,10 +88,10 @@ def test_the_store_depends_on_base_adapter_and_precision_path(tmp_path: Path) ->
 
 
 def test_one_process_needs_no_launcher_and_several_do() -> None:
-    assert command() == [sys.executable, "-m"]
+    assert command() == [sys.executable, "-P", "-m"]
     several = command(3)
-    assert several[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
-    assert several[-3:] == ["--num_processes", "3", "-m"]
+    assert several[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
+    assert several[-6:] == ["--num_processes", "3", "--no_python", *command()]
     assert is_main()
 
 

@@ -68,6 +68,7 @@ def test_a_servers_command_fits_the_model_the_adapters_and_the_hardware(
     command = vllm_server(base, adapters, gpu=False, port=8123, extra=["--seed", "7"])
     said = str(command)
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in said
+    assert "PYTHONSAFEPATH=1" in said  # a torch.py in the working folder is not vLLM's
     assert "-m vllm.entrypoints.openai.api_server" in said
     assert "--max-lora-rank 16" not in said  # the adapters here need 8
     assert "--max-lora-rank 8" in said
