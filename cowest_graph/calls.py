@@ -18,7 +18,7 @@ from langgraph.errors import GraphBubbleUp, NodeError
 from langgraph.types import Command
 
 from cowest_graph.evaluators import Evaluation, keywords
-from cowest_graph.failures import FATAL, failure_kind
+from cowest_graph.failures import FATAL, NotStored, failure_kind
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
 from cowest_graph.replies import as_message
@@ -183,7 +183,11 @@ def _keeping(
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def remember(update: dict[str, Any]) -> dict[str, Any]:
         if update[key] is not None:  # what is missing is asked for again next time
-            journal.remember(state["key"], slot(state, key), part_of(update[key], update["calls"]))
+            part = part_of(update[key], update["calls"])
+            try:
+                journal.remember(state["key"], slot(state, key), part)
+            except Exception as error:
+                raise NotStored(f"a finished call could not be stored: {error}") from error
         return update
 
     return remember

@@ -6,6 +6,7 @@ Knows a compiled collector and rows. Knows no models and no store: the graph has
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.masking import masked_error
+from cowest_graph.state import fault
 from cowest_graph.traces import Trace
 
+_HALF = re.compile("[\ud800-\udfff]")
 _HOPELESS = 5  # queries in a row of which not one call succeeded: nobody is there
 
 
@@ -35,8 +38,9 @@ def collect(
 ) -> Generator[Outcome, None, None]:
     """Collect a trace a row, as they finish; those that are complete already cost no call.
 
-    Leaving the iteration (Ctrl-C, a break) starts no further query; those under way finish, and
-    their calls are kept. The same rows again go on from there.
+    A row without a query, or with a field of another type, has a ValueError for an outcome and
+    costs no call. Leaving the iteration (Ctrl-C, a break) starts no further query; those under way
+    finish, and their calls are kept. The same rows again go on from there.
 
     Args:
         collector: a compiled `create_collector`.
@@ -44,10 +48,15 @@ def collect(
         max_concurrency: queries at a time; each also drafts its K in parallel, at most this many.
 
     Raises:
+        PermissionError, sqlalchemy.exc.DBAPIError: when the store cannot be written; nothing was
+            asked.
+        NotStored: when it could not be written any more: the first time ends the collection.
         ConnectionError: when several queries in a row had no call answered at all.
         Exception: a failure that no further call can escape (a refused key, an unknown model), as
             the client raised it.
     """
+    if (prove := getattr(getattr(collector, "builder", None), "prove_writable", None)) is not None:
+        prove()
     config = RunnableConfig(max_concurrency=max_concurrency)
     hopeless = 0
     for index, result in collector.batch_as_completed(
@@ -143,15 +152,14 @@ def _query_row(line: bytes) -> dict[str, Any]:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(row, dict):
         raise ValueError(f"a row is a JSON object, and this is a {type(row).__name__}")
-    query = row.get("query")
-    if not isinstance(query, str) or not query.strip():
-        raise ValueError(f"no query; the row has {', '.join(map(repr, row)) or 'no keys'}")
-    reference = row.get("reference")
-    texts = reference if isinstance(reference, list) else [reference]
-    if reference is not None and not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"the reference must be a text or a list of texts, not {reference!r}")
+    if wrong := fault(row):
+        raise ValueError(wrong)
+    if _HALF.search(json.dumps(row, ensure_ascii=False)):
+        raise ValueError("a text holds half of a surrogate pair, which is no character")
     return row
 
 

@@ -1,16 +1,25 @@
 """The collaboration's graphs once they are compiled: LangGraph's own, with LangChain's `pick`.
 
-Knows LangGraph's and LangChain's classes. Knows no node and no model.
+Knows LangGraph's and LangChain's classes, and what ends with a run. Knows no node and no model.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from langchain_core.runnables import RunnableLambda, RunnableSerializable
+from langchain_core.runnables import (
+    RunnableConfig,
+    RunnableLambda,
+    RunnableSerializable,
+    ensure_config,
+)
 from langchain_core.runnables.passthrough import RunnablePick
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
+
+_ENDS = "__cowest_ends"  # checkpoints keep no key that begins so
 
 
 class CompiledCollaboration(CompiledStateGraph[Any, Any, Any, Any]):
@@ -21,13 +30,31 @@ class CompiledCollaboration(CompiledStateGraph[Any, Any, Any, Any]):
     give nothing.
     """
 
+    def stream(self, input: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
+        """As LangGraph's; what nodes `keep` until the run's end is ended with it."""
+        with _run(config) as own:
+            yield from super().stream(input, own, **kwargs)
+
+    async def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """The same, async."""
+        with _run(config) as own:
+            async for part in super().astream(input, own, **kwargs):
+                yield part
+
     def pick(self, keys: str | list[str]) -> RunnableSerializable[Any, Any]:
         """The values of these keys of the output, as one piece where it is streamed."""
         return RunnableLambda(self.invoke, self.ainvoke, name=self.get_name()) | RunnablePick(keys)
 
 
 class CollaborationGraph(StateGraph[Any, Any, Any, Any]):
-    """A graph that compiles to a `CompiledCollaboration`."""
+    """A graph that compiles to a `CompiledCollaboration`.
+
+    Attributes:
+        prove_writable: raises where what the graph pays for could not be stored; None for nothing
+            to prove.
+    """
+
+    prove_writable: Callable[[], None] | None = None
 
     def compile(self, *args: Any, **kwargs: Any) -> CompiledCollaboration:
         """As `StateGraph.compile`; `set_node_defaults(timeout=…)` holds for async calls."""
@@ -36,6 +63,29 @@ class CollaborationGraph(StateGraph[Any, Any, Any, Any]):
                 _give_async(node.runnable)
         compiled = super().compile(*args, **kwargs)
         return CompiledCollaboration(**vars(compiled))
+
+
+def at_the_end(config: RunnableConfig, end: Callable[[], None]) -> bool:
+    """Let something be ended with the run that a node belongs to, however that ends.
+
+    Args:
+        config: the node's.
+        end: called once.
+
+    Returns:
+        Whether there is such a run.
+    """
+    ends = config.get("configurable", {}).get(_ENDS)
+    if ends is not None:
+        ends.callback(end)
+    return ends is not None
+
+
+@contextmanager
+def _run(config: RunnableConfig | None) -> Iterator[RunnableConfig]:
+    own = ensure_config(config)
+    with ExitStack() as ends:
+        yield {**own, "configurable": {**own.get("configurable", {}), _ENDS: ends}}
 
 
 def _give_async(handler: Any) -> None:

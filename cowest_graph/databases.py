@@ -5,6 +5,7 @@ Knows URLs, engines, transactions and forks. Knows no table.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, StatementError
@@ -45,13 +47,23 @@ class Database:
         """Without its password."""
         self.in_memory = parsed.database == ":memory:"
         self._file = Path(parsed.database or "") if _is_file(parsed) else None
+        self.read_only = self._file is not None and not _can_write(self._file)
+        """Whether the file, or its place, can only be read."""
         self.lock = threading.Lock()  # so that a fork finds no call under way
-        self.engine = _engine(parsed, self.url)
+        self.engine = _engine(_to_read(parsed) if self.read_only else parsed, self.url)
         _DATABASES.add(self)
 
     @contextmanager
     def transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
-        """All that is done in it, or nothing; writers wait for each other from its start."""
+        """All that is done in it, or nothing; writers wait for each other from its start.
+
+        Raises:
+            PermissionError: for a write where the file can only be read.
+        """
+        if writes and self.read_only:
+            raise PermissionError(
+                errno.EROFS, "the trace store can only be read here; give another one", self._name()
+            )
         with self.lock, self.engine.connect() as connection:
             connection.execution_options(cowest_writes=writes)
             with connection.begin():
@@ -62,9 +74,12 @@ class Database:
         file = self._file
         return None if file is None else file.with_name(f"{file.name}.{ending}")
 
+    def _name(self) -> str:
+        return str(self._file or self.url)
+
     def share(self) -> None:
         """Let readers and a writer work at once."""
-        if self.engine.dialect.name == "sqlite" and not self.in_memory:
+        if self._file is not None and not self.read_only:
             _use_wal(self.engine)
 
     def close(self) -> None:
@@ -116,6 +131,23 @@ def _is_file(url: sa.URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database != ":memory:"
 
 
+def _can_write(file: Path) -> bool:
+    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+
+
+def _to_read(url: sa.URL) -> sa.URL:
+    """The same file, only read: SQLite would make files of its own beside one in WAL mode.
+
+    Where another process left a log of writes, that is read, too; else the file is taken as one
+    that nobody changes (https://www.sqlite.org/uri.html, "immutable").
+    """
+    file = Path(url.database or "")
+    log = file.with_name(f"{file.name}-wal")
+    left = log.exists() and log.stat().st_size > 0
+    how = {"mode": "ro", "uri": "true"} | ({} if left else {"immutable": "1"})
+    return url.set(database=f"file:{quote(str(file))}").update_query_dict(how)
+
+
 def foreign(store: str, why: str) -> str:
     """What is said of a database that is not ours."""
     return f"{store} is not a trace store: {why}; nothing was changed, give the traces another one"
@@ -151,7 +183,15 @@ def _engine(url: sa.URL, masked: str) -> sa.Engine:
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions begin where `_begin` says, not at the driver's
+    connection.text_factory = _text
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _text(stored: bytes) -> str:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:  # whose own message, as the driver's, would show what is stored
+        raise ValueError("a stored text is no UTF-8: the trace store's file is damaged") from None
 
 
 def _begin(connection: sa.Connection) -> None:

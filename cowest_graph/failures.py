@@ -8,10 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-FATAL = frozenset({"auth", "not_found"})
-"""Kinds that no further call can escape: a refused key, a model or path that is not there."""
+FATAL = frozenset({"auth", "not_found", "store"})
+"""Kinds that no further call can escape: a refused key, a model or path that is not there, a store
+that does not take what was paid for."""
+
+
+class NotStored(Exception):
+    """What was paid for could not be stored."""
+
 
 _BY_NAME = (
+    ("NotStored", "store"),
     ("EmptyReply", "empty"),
     ("Timeout", "timeout"),
     ("APIConnectionError", "connection"),
@@ -33,7 +40,8 @@ def failure_kind(error: BaseException) -> str:
     Returns:
         auth (401, 403), not_found (404), rate_limit (429), bad_request (other 4xx), server_error
         (5xx), timeout, connection, truncated (a reply that broke off), garbled (a reply that is no
-        reply), empty (a reply without any text), or else the exception's class name.
+        reply), empty (a reply without any text), store (what
+        was paid for could not be stored), or else the exception's class name.
 
     >>> failure_kind(TimeoutError())
     'timeout'

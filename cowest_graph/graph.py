@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Overwrite, RetryPolicy, Send
+from sqlalchemy.exc import SQLAlchemyError
 
 from cowest_graph.calls import (
     evaluation_call,
@@ -27,8 +29,9 @@ from cowest_graph.calls import (
     model_call,
     seen_failing,
 )
-from cowest_graph.compiled import CollaborationGraph
+from cowest_graph.compiled import CollaborationGraph, at_the_end
 from cowest_graph.evaluators import Evaluator, as_evaluator
+from cowest_graph.failures import NotStored
 from cowest_graph.masking import learn_from, masked_error
 from cowest_graph.prompts import Prompts, draft_prompt, readable, text_of
 from cowest_graph.replies import as_message
@@ -44,7 +47,7 @@ from cowest_graph.state import (
     TriedAttempt,
 )
 from cowest_graph.threads import concurrent, in_threads
-from cowest_graph.traces import Attempt, Call, TraceStore, trace_key
+from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
 from cowest_graph.tracing import ChatModel, Facts, State, attempt_of, parts_of, text
 
 log = logging.getLogger(__name__)
@@ -161,7 +164,8 @@ def create_collector(
 
     The strong model answers alone once; beside it K drafts are written, refined and scored. Every
     finished call is journalled, so that a killed collection goes on where it stopped: a query whose
-    trace is complete costs no call, an incomplete one only the calls that are missing.
+    trace is complete costs no call, an incomplete one only the calls that are missing. A query that
+    is being collected already, here or by another process, is waited for and not asked again.
 
     Args:
         weak, strong, evaluator, style, prompts, domain: as in `create_collaboration`.
@@ -211,6 +215,7 @@ def create_collector(
     attempt.add_edge("evaluate", "finish")
 
     graph = CollaborationGraph(Collection, input_schema=Query, output_schema=Collected)
+    graph.prove_writable = traces.prove_writable
     graph.add_node("begin", _beginning_collection(facts, traces))
     model_node(graph, "solo", "solo", _alone(strong, prompts), "record")
     score_node(graph, "evaluate_solo", "solo", "solo_score", "record")
@@ -340,9 +345,15 @@ def _answer_by_the_draft(state: State) -> Update:
 
 
 def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
-    def begin(state: State) -> Update:
+    def whole(key: str) -> Trace | None:
+        known = traces.get(key)
+        return known if known is not None and known.complete else None
+
+    def begin(state: State, config: RunnableConfig) -> Update:
         asked, version = facts.asked(state), _version(facts.weak)
         key = trace_key(**facts.of(asked, version))
+        if whole(key) is None:
+            _claim(traces, key, partial(whole, key), config)
         known = traces.get(key)
         done = known.model_dump(mode="json") if known and known.complete else None
         finished = {**(parts_of(known) if known else {}), **traces.finished(key)}
@@ -356,6 +367,19 @@ def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
         return {**fresh, **found, "asked": asked, "weak_version": version}
 
     return in_threads(begin)
+
+
+def _claim(traces: TraceStore, key: str, done: Callable[[], Any], config: RunnableConfig) -> None:
+    """Take a query's work, or wait for whoever is at it, so that nobody pays for it twice.
+
+    The claim is a write: a store that does not take it is told before anything is paid.
+    """
+    try:
+        claim = traces.claims.wait(key, done)
+    except (OSError, SQLAlchemyError) as error:
+        raise NotStored(f"the trace store takes nothing: {masked_error(error)}") from error
+    if claim is not None and not at_the_end(config, partial(traces.claims.release, claim)):
+        traces.claims.release(claim)  # a run whose end nobody sees cannot hold anything
 
 
 def _fan_out(num_drafts: int) -> Callable[[State], Any]:
@@ -386,7 +410,10 @@ def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
             attempts=sorted(tried, key=lambda attempt: attempt.index),
             calls=[Call(**call) for call in state["calls"]],
         )
-        traces.record(trace)
+        try:
+            traces.record(trace)
+        except (OSError, SQLAlchemyError) as error:
+            raise NotStored(f"a trace could not be stored: {masked_error(error)}") from error
         return {"trace": trace.model_dump(mode="json"), "finished": {}}
 
     return in_threads(record)

@@ -7,7 +7,7 @@ model, no store and no prompt.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage
@@ -132,6 +132,25 @@ class Collection(Given, Attempted, Collected, total=False):
     solo_score: float | None  # E(z)
     calls: Annotated[list[CallRecord], operator.add]
     finished: dict[str, Any]
+
+
+def fault(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a row's fields, in a sentence; None when they are as `Query` has them.
+
+    >>> fault({"query": "6 + 1?", "reference": 7})
+    'the reference must be a text or a list of texts, not 7'
+    """
+    query, reference = row.get("query"), row.get("reference")
+    if not isinstance(query, str) or not query.strip():
+        return f"no query; the row has {', '.join(map(repr, row)) or 'no keys'}"
+    texts = reference if isinstance(reference, list) else [reference]
+    if reference is not None and not (texts and all(isinstance(text, str) for text in texts)):
+        return f"the reference must be a text or a list of texts, not {reference!r:.200}"
+    named = {name: row.get(name) for name in ("explanation", "domain")}
+    for name, value in named.items():
+        if value is not None and not isinstance(value, str):
+            return f"the {name} must be a text, not {value!r:.200}"
+    return None
 
 
 def references(reference: Reference | None) -> Sequence[str]:

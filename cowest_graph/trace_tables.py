@@ -10,22 +10,22 @@ from typing import Any
 import sqlalchemy as sa
 
 from cowest_graph.databases import foreign
-from cowest_graph.masking import masked_data
 from cowest_graph.records import SCHEMA_VERSION, Attempt, Shadow, Trace
 
 _MARKER = {"application": "cowest-graph traces", "schema_version": str(SCHEMA_VERSION)}
 _PAGE = 100  # traces read in one go
 
-_METADATA = sa.MetaData()
+METADATA = sa.MetaData()
+"""All tables of a store; `trace_counts` and `claims` add theirs."""
 _META = sa.Table(
     "cowest_meta",
-    _METADATA,
+    METADATA,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
 TRACES = sa.Table(
     "traces",
-    _METADATA,
+    METADATA,
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
@@ -42,7 +42,7 @@ TRACES = sa.Table(
 )
 ATTEMPTS = sa.Table(
     "attempts",
-    _METADATA,
+    METADATA,
     sa.Column(
         "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
     ),
@@ -55,7 +55,7 @@ ATTEMPTS = sa.Table(
 )
 _FAILURES = sa.Table(  # of attempts and shadows, so that they can be counted without the data
     "cowest_failures",
-    _METADATA,
+    METADATA,
     sa.Column(
         "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
     ),
@@ -66,7 +66,7 @@ _FAILURES = sa.Table(  # of attempts and shadows, so that they can be counted wi
 )
 _SHADOWS = sa.Table(
     "cowest_shadows",
-    _METADATA,
+    METADATA,
     sa.Column(
         "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
     ),
@@ -75,7 +75,7 @@ _SHADOWS = sa.Table(
 )
 JOURNAL = sa.Table(
     "journal",
-    _METADATA,
+    METADATA,
     sa.Column("trace_key", sa.Text, primary_key=True),
     sa.Column("slot", sa.Text, primary_key=True),
     sa.Column("data", sa.JSON, nullable=False),
@@ -83,12 +83,7 @@ JOURNAL = sa.Table(
 
 
 def put(connection: sa.Connection, trace: Trace) -> None:
-    """Insert a trace with all that belongs to it, or replace the one with its key.
-
-    No secret that this process knows of is stored.
-    """
-    # Validated anew: its lists may have been changed since.
-    trace = Trace.model_validate(masked_data(trace.model_dump()))
+    """Insert a trace with all that belongs to it, or replace the one with its key."""
     connection.execute(TRACES.delete().filter_by(key=trace.key))  # and, by cascade, its attempts
     connection.execute(JOURNAL.delete().filter_by(trace_key=trace.key))
     data = trace.model_dump(mode="json")
@@ -132,10 +127,15 @@ def version_of(connection: sa.Connection, store: str) -> int | None:
         return _marked_version(connection, store)
     # A PostgreSQL database is shared between applications, a SQLite file is not.
     if connection.dialect.name != "sqlite":
-        tables &= set(_METADATA.tables)
+        tables &= set(METADATA.tables)
     if tables:
         raise ValueError(foreign(store, f"it has the tables {', '.join(sorted(tables))}"))
     return None
+
+
+def has_all(connection: sa.Connection) -> bool:
+    """Whether every table is there."""
+    return set(METADATA.tables) <= set(sa.inspect(connection).get_table_names())
 
 
 def _marked_version(connection: sa.Connection, store: str) -> int:
@@ -154,9 +154,9 @@ def _marked_version(connection: sa.Connection, store: str) -> int:
 
 def bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
     """Make the tables, or those that an older release lacked, and fill them."""
-    if version == SCHEMA_VERSION:  # another process was faster
+    METADATA.create_all(connection)  # a later release may have added a table to the same version
+    if version == SCHEMA_VERSION:
         return
-    _METADATA.create_all(connection)
     if version is None:
         marker = [{"name": name, "value": value} for name, value in _MARKER.items()]
         connection.execute(_META.insert(), marker)

@@ -1,28 +1,37 @@
-"""Traces kept and counted: the TraceStore over SQLite or PostgreSQL, JSONL and `datasets`.
+"""Traces kept and counted: the TraceStore over SQLite or PostgreSQL.
 
-Knows tables and files; one code path for both databases. Knows no model, no graph and no trainer; a
+Knows tables; one code path for both databases. Knows no model, no graph and no trainer; a
 trace carries an adapter's name, nothing more.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 from sqlalchemy.exc import DataError, IntegrityError
 
+from cowest_graph.claims import Claims
 from cowest_graph.databases import Database
-from cowest_graph.masking import learn_environment, masked, masked_data
+from cowest_graph.exchange import (
+    BadRow,
+    Imported,
+    features,
+    from_row,
+    import_rows,
+    lines_of,
+    to_row,
+    write_jsonl,
+)
+from cowest_graph.masking import learn_environment, masked_data
 from cowest_graph.records import (
     SCHEMA_VERSION,
     Attempt,
@@ -35,6 +44,7 @@ from cowest_graph.records import (
 )
 from cowest_graph.spool import Spool
 from cowest_graph.summaries import Summary, Traffic, VersionSummary
+from cowest_graph.trace_counts import COUNTS, fill, missing_rows, row_of, summed
 from cowest_graph.trace_tables import (
     DRAFTED,
     FAILED,
@@ -42,6 +52,7 @@ from cowest_graph.trace_tables import (
     SHADOWED,
     TRACES,
     bring_up_to_date,
+    has_all,
     put,
     version_of,
 )
@@ -66,30 +77,10 @@ __all__ = [
     "trace_key",
 ]
 
-_Scored = tuple[float | None, float | None]  # an attempt's score and gain
-
-
-class BadRow(NamedTuple):
-    """A row that could not be read, and why."""
-
-    file: str
-    line: int
-    """Counted from 1."""
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import did: how many traces were added, and the rows that were not."""
-
-    added: int = 0
-    bad: list[BadRow] = field(default_factory=list)
-
 
 _PAGE = 100  # traces read in one go
+_PROOF = 65536  # characters: a page that happens to have room is no proof
+_FILLED = 500  # traces of an older release that are counted in one go
 
 
 class TraceStore:
@@ -125,6 +116,8 @@ class TraceStore:
         self.url = self._database.url
         """The store's URL, without its password."""
         self._spool = Spool(self._database.beside("spool.jsonl"))
+        self.claims = Claims(self._database)
+        """Who is at work on which trace."""
         try:
             self._set_up()
         except BaseException:
@@ -139,7 +132,7 @@ class TraceStore:
             sqlalchemy.exc.DBAPIError: what the database says; nothing was written then.
         """
         with self._transaction(writes=True) as connection:
-            put(connection, trace)
+            self._record(connection, trace)
 
     def offer(self, trace: Trace) -> bool:
         """Record the trace, or spool it where the store fails; what is served goes on.
@@ -168,6 +161,18 @@ class TraceStore:
             self._spool.lose(trace, error)
             return False
         return True
+
+    def prove_writable(self) -> None:
+        """Write to the store and take it back, as a collection must be able to before it pays.
+
+        Raises:
+            PermissionError: for a file or a place that can only be read.
+            sqlalchemy.exc.DBAPIError: what the database says, such as that the disk is full.
+        """
+        key = f"proof-{uuid.uuid4().hex}"
+        self.remember(key, "proof", {"text": "x" * _PROOF, "calls": []})
+        with self._transaction(writes=True) as connection:
+            connection.execute(JOURNAL.delete().filter_by(trace_key=key))
 
     def get(self, key: str) -> Trace | None:
         """The trace with this key; None when there is none."""
@@ -242,18 +247,16 @@ class TraceStore:
             return {row.slot: row.data for row in connection.execute(rows.order_by("slot"))}
 
     def summary(self) -> Summary:
-        """Counts over all traces: helped, hurt, missing, failed, and means by weak version."""
-        total, attempts = Summary(), defaultdict[str | None, list[_Scored]](list)
-        for trace in self:
-            total.traces += 1
-            total.incomplete += not trace.complete
-            total.failures.update(call.failure for call in trace.failures if call.failure)
-            _count_attempts(total, trace)
-            total.by_weak_version.setdefault(trace.weak_version, VersionSummary()).traces += 1
-            attempts[trace.weak_version] += [(each.score, each.gain) for each in trace.attempts]
-        for version, summary in total.by_weak_version.items():
-            summary.mean_score = _mean(score for score, _ in attempts[version])
-            summary.mean_gain = _mean(gain for _, gain in attempts[version])
+        """Counts over all traces: helped, hurt, missing, failed, and means by weak version.
+
+        They are kept beside the traces. What an older release stored is counted at the first call,
+        some traces at a time.
+        """
+        if not self._database.read_only:
+            while self._fill():
+                pass
+        with self._transaction() as connection:
+            total = summed(connection)
         return total
 
     def traffic(self) -> dict[str | None, Traffic]:
@@ -284,19 +287,13 @@ class TraceStore:
         Raises:
             FileNotFoundError: when the folder is missing.
         """
-        path, written = Path(path), 0
-        part = path.with_name(path.name + ".part")
-        opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(opened, "w", encoding="utf-8", newline="\n") as lines:
-            for written, trace in enumerate(self, start=1):  # noqa: B007
-                lines.write(masked(trace.model_dump_json()) + "\n")
-        os.replace(part, path)
-        return written
+        return write_jsonl(Path(path), self)
 
     def from_jsonl(self, path: str | Path, *, skip_bad: bool = False) -> Imported:
-        """Add the traces of a JSONL file in one transaction; a known key is replaced.
+        """Add the traces of a JSONL file; a known key is replaced.
 
-        Other writers wait meanwhile.
+        The whole file is read before the first trace is added, then some traces at a time, so that
+        other writers come in between. An import that was killed is made whole by the same again.
 
         Args:
             path: the file; blank lines are passed over.
@@ -306,9 +303,8 @@ class TraceStore:
             FileNotFoundError: when there is no such file.
             ValueError: for the first bad row, with file, line and reason; nothing was added.
         """
-        with open(path, "rb") as lines:
-            numbered = ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
-            return self._import(str(path), numbered, Trace.model_validate_json, skip_bad=skip_bad)
+        rows, read = lines_of(Path(path)), Trace.model_validate_json
+        return import_rows(str(path), rows, read, self._put, skip_bad=skip_bad)
 
     def to_dataset(self) -> datasets.Dataset:
         """The traces as a `datasets.Dataset`, one row each, in memory.
@@ -318,17 +314,18 @@ class TraceStore:
         """
         import datasets
 
-        features, rows = _features(), [_to_row(trace) for trace in self]
-        columns = {name: [row[name] for row in rows] for name in features}
-        return datasets.Dataset.from_dict(columns, features)
+        named, rows = features(), [to_row(trace) for trace in self]
+        columns = {name: [row[name] for row in rows] for name in named}
+        return datasets.Dataset.from_dict(columns, named)
 
     def from_dataset(self, rows: datasets.Dataset) -> Imported:
-        """Add the traces of a data set made by `to_dataset`, in one transaction.
+        """Add the traces of a data set made by `to_dataset`, some at a time.
 
         Raises:
             ValueError: for the first bad row, with its number and the reason; nothing was added.
         """
-        return self._import("data set", enumerate(rows, start=1), _from_row, skip_bad=False)
+        numbered = partial(enumerate, rows, start=1)
+        return import_rows("data set", numbered, from_row, self._put, skip_bad=False)
 
     def close(self) -> None:
         """Close the database; what was written stays."""
@@ -349,99 +346,46 @@ class TraceStore:
     def _set_up(self) -> None:
         with self._transaction() as connection:
             version = version_of(connection, self.url)
-        if version != SCHEMA_VERSION:
+            whole = version == SCHEMA_VERSION and has_all(connection)
+        if not whole and not self._database.read_only:
             with self._transaction(writes=True) as connection:
                 bring_up_to_date(connection, version_of(connection, self.url))
         self._database.share()
 
     def _page(self, wanted: list[sa.ColumnElement[bool]], last: Trace | None) -> list[Trace]:
         order = sa.tuple_(TRACES.c.created_at, TRACES.c.key)
-        page = sa.select(TRACES.c.data).where(*wanted).order_by(*order.clauses).limit(_PAGE)
+        text = sa.cast(TRACES.c.data, sa.Text)  # pydantic reads JSON faster than the driver
+        page = sa.select(text).where(*wanted).order_by(*order.clauses).limit(_PAGE)
         if last is not None:
             page = page.where(order > (last.created_at, last.key))
         with self._transaction() as connection:
-            return [Trace.model_validate(data) for data in connection.scalars(page)]
+            found = connection.scalars(page).all()
+        return [Trace.model_validate_json(data) for data in found]
 
-    def _import(
-        self,
-        name: str,
-        rows: Iterable[tuple[int, Any]],
-        read: Callable[[Any], Trace],
-        *,
-        skip_bad: bool,
-    ) -> Imported:
-        added, bad = 0, list[BadRow]()
+    def _put(self, portion: list[Trace]) -> int:
+        """Add some traces in one transaction; how many keys were there already."""
+        keys = [trace.key for trace in portion]
+        known = sa.select(sa.func.count()).select_from(TRACES).where(TRACES.c.key.in_(keys))
         with self._transaction(writes=True) as connection:
-            for number, row in rows:
-                try:
-                    put(connection, read(row))
-                except ValidationError as error:
-                    bad.append(BadRow(name, number, _reason(error)))
-                    if not skip_bad:
-                        raise ValueError(f"{bad[0]}; nothing was added") from None
-                else:
-                    added += 1
-        return Imported(added, bad)
+            before = connection.scalar(known) or 0
+            for trace in portion:
+                self._record(connection, trace)
+        return before
 
+    def _record(self, connection: sa.Connection, trace: Trace) -> None:
+        """The one place where a trace becomes rows; no secret that is known becomes one."""
+        # Validated anew: its lists may have been changed since.
+        trace = Trace.model_validate(masked_data(trace.model_dump()))
+        put(connection, trace)
+        connection.execute(COUNTS.insert(), row_of(trace))
 
-def _reason(error: ValidationError) -> str:
-    # A key that could not be told follows from another error; the input itself may be private.
-    found = [each for each in error.errors() if each["type"] != "default_factory_not_called"]
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'row'}: {each['msg']}" for each in found)
-
-
-def _count_attempts(total: Summary, trace: Trace) -> None:
-    gains = [attempt.gain for attempt in trace.attempts if attempt.gain is not None]
-    total.attempts += len(trace.attempts)
-    total.helped += sum(gain > 0 for gain in gains)
-    total.hurt += sum(gain <= 0 for gain in gains)
-    total.ties += sum(gain == 0 for gain in gains)
-    if trace.kind == "collection":  # inference has no evaluator: nothing is missing there
-        scores = [trace.solo_score, *(attempt.score for attempt in trace.attempts)]
-        total.missing_scores += scores.count(None)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    def _fill(self) -> int:
+        with self._transaction() as connection:
+            if not missing_rows(connection, 1):
+                return 0
+        with self._transaction(writes=True) as connection:
+            return fill(connection, _FILLED)
 
 
 def _utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-
-
-# Data sets ----------------------------------------------------------------------------------------
-
-
-def _to_row(trace: Trace) -> dict[str, Any]:
-    row = trace.model_dump()
-    several = isinstance(trace.reference, list)
-    row["references"] = trace.reference if several else None
-    row["reference"] = None if several else trace.reference
-    return row
-
-
-def _from_row(row: Mapping[str, Any]) -> Trace:
-    fields = dict(row)
-    if (several := fields.pop("references", None)) is not None:
-        fields["reference"] = several
-    return Trace.model_validate(fields)
-
-
-def _features() -> datasets.Features:
-    """The columns' types, so that an empty store and a column of None have them too."""
-    import datasets
-
-    text, number, whole = (datasets.Value(name) for name in ("string", "float64", "int64"))
-    call = dict.fromkeys(Call.model_fields, text)
-    call |= {"input_tokens": whole, "output_tokens": whole, "seconds": number}
-    attempt = dict.fromkeys(Attempt.model_fields, text)
-    token = {"token": text, "logprob": number, "id": whole}
-    attempt |= {"index": whole, "score": number, "gain": number, "calls": [call]}
-    attempt |= {"tokens": [token]}
-    shadow = {"weak_version": text, "draft": text, "calls": [call]}
-    trace = dict.fromkeys([*Trace.model_fields, "references"], text)
-    trace |= {"schema_version": whole, "num_drafts": whole, "solo_score": number}
-    trace |= {"created_at": datasets.Value("timestamp[us, tz=UTC]"), "references": [text]}
-    trace |= {"draft_prompt": [{"role": text, "content": text}]}
-    return datasets.Features(trace | {"attempts": [attempt], "calls": [call], "shadow": shadow})

@@ -16,7 +16,7 @@ from cowest_graph.calls import part_of
 from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
 from cowest_graph.prompts import Prompts, text_of
 from cowest_graph.records import Attempt, Call, Token, Trace
-from cowest_graph.state import Asked, CallRecord
+from cowest_graph.state import Asked, CallRecord, fault
 
 ChatModel = Runnable[Any, Any]
 State = Any  # a TypedDict of `state`; LangGraph passes plain dicts of the keys that are there
@@ -38,14 +38,17 @@ class Facts:
         """What has just come in, and nothing of an earlier turn.
 
         Raises:
-            ValueError: when there is no query, or an empty one.
+            ValueError: when there is no query, an empty one, or a field of another type.
         """
-        return Asked(
+        asked = Asked(
             query=_query(state),
             reference=state.get("reference"),
             explanation=state.get("explanation"),
             domain=state.get("domain") or self.domain,
         )
+        if wrong := fault(asked):
+            raise ValueError(wrong)
+        return asked
 
     def of(self, asked: Asked, weak_version: str | None) -> dict[str, Any]:
         """The fields that identify a trace (see `trace_key`)."""
@@ -114,7 +117,7 @@ def _query(state: State) -> str:
         if not human:
             raise ValueError("no query: give `query`, or `messages` with a human turn")
         query = text_of(human[-1])
-    if not query.strip():
+    if isinstance(query, str) and not query.strip():
         raise ValueError("the query is empty")
     return query
 

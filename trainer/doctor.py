@@ -149,6 +149,7 @@ def _traces(config: Config) -> Said:
             "" if folder.is_dir() else f", but there is no folder {folder}; make it first"
         )
     with config.store() as store:
+        store.prove_writable()
         return True, f"{store.url}: {len(store)} traces"
 
 

@@ -46,9 +46,13 @@ ALLOWED: dict[str, set[str]] = {
     "cowest_graph.records": {"state"},
     "cowest_graph.databases": {"masking"},
     "cowest_graph.summaries": set(),
-    "cowest_graph.trace_tables": {"masking", "records", "databases"},
+    "cowest_graph.trace_tables": {"records", "databases"},
+    "cowest_graph.exchange": {"masking", "records"},
+    "cowest_graph.claims": {"databases", "trace_tables"},
+    "cowest_graph.trace_counts": {"records", "summaries", "trace_tables"},
     "cowest_graph.traces": {
-        *("databases", "masking", "records", "spool", "summaries", "trace_tables"),
+        *("claims", "databases", "exchange", "masking", "records", "spool", "summaries"),
+        *("trace_counts", "trace_tables"),
     },
     "cowest_graph.shadows": {"calls", "masking", "prompts", "records", "traces"},
     "cowest_graph.calls": {
@@ -56,9 +60,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cowest_graph.graph": {
         *("state", "calls", "compiled", "prompts", "evaluators", "replies", "shadows", "threads"),
-        *("masking", "traces", "tracing"),
+        *("failures", "masking", "traces", "tracing"),
     },
-    "cowest_graph.collecting": {"failures", "masking", "traces"},
+    "cowest_graph.collecting": {"failures", "masking", "state", "traces"},
     "cowest_graph.choices": set(),
     "cowest_graph.adapter_folders": set(),
     "cowest_graph.choice_files": {"adapter_folders", "choices"},
