@@ -39,7 +39,9 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 def _storable(value: object) -> object:
     # PostgreSQL takes no NUL and UTF-8 no lone surrogate, and models do write both: a text that
     # was paid for is kept with U+FFFD in their place rather than refused.
-    return _UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    return _UNSTORABLE.sub("\ufffd", value)
 
 
 def _not_blank(value: str) -> str:
@@ -172,7 +174,7 @@ class Trace(_Record):
             raise ValueError("two attempts with the same index")
         solo_score = info.data.get("solo_score")
         return [
-            attempt.model_copy(update={"gain": _difference(attempt.score, solo_score)})
+            _with_gain(attempt, _difference(attempt.score, solo_score))
             for attempt in sorted(attempts, key=lambda attempt: attempt.index)
         ]
 
@@ -225,6 +227,10 @@ def trace_key(
 
 
 _IDENTITY: tuple[str, ...] = tuple(inspect.signature(trace_key).parameters)
+
+
+def _with_gain(attempt: Attempt, gain: float | None) -> Attempt:
+    return attempt if attempt.gain == gain else attempt.model_copy(update={"gain": gain})
 
 
 def _difference(score: float | None, solo_score: float | None) -> float | None:

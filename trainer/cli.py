@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -260,7 +261,8 @@ def traces(
     with _settings(config).store() as store:
         if load is not None:
             added = store.from_jsonl(load, skip_bad=skip_bad)
-            console.note(f"added {added.added} traces")
+            told = f", replaced {added.replaced}" if added.replaced else ""
+            console.note(f"added {added.added - added.replaced} traces{told}")
             for row in added.bad:
                 console.note(f"left out: {row}")
         if export is not None:
@@ -279,23 +281,66 @@ def pairs(
         str | None, typer.Option(help="Only of this adapter; `base` is the bare model.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Write the rows to a JSONL file.")] = None,
+    show: Annotated[
+        int, typer.Option(min=0, help="Show the first N pairs: drafts, scores and gains.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show the preference pairs that the traces give, and what was dropped and why."""
+    """Count the preference pairs that the traces give, and say what was left out and why."""
     import json
 
-    from trainer.rows import preferences
+    from trainer.pairs import Pairs
+    from trainer.rows import pair_row
 
     with _settings(config).store() as store:
-        rows = preferences(store.select(weak_version=weak_version, kind="collection"))
-    if export is not None:
-        console.write_lines(export, [json.dumps(row, ensure_ascii=False) for row in rows])
-        console.note(f"wrote {len(rows)} pairs to {export}")
+        if weak_version is not None:
+            _check_version(weak_version, store)
+        found = Pairs(store.select(weak_version=weak_version, kind="collection"))
+        shown: list[dict[str, Any]] = []
+        lines = (json.dumps(pair_row(p), ensure_ascii=False) for p in _noting(found, show, shown))
+        if export is not None:
+            console.note(f"wrote {console.write_lines(export, lines)} pairs to {export}")
+        else:
+            deque(lines, maxlen=0)
+    report = found.report
     if as_json:
-        console.show_json(rows.report.as_dict())
-    else:
-        console.show(str(rows.report))
-        console.note("next: cowest train dpo" if rows else "no pairs: collect more queries")
+        console.show_json({**report.as_dict(), **({"shown": shown} if show else {})})
+        return
+    for each in shown:
+        console.show(_pair_told(each))
+    console.show(str(report))
+    console.note("next: cowest train dpo" if report.pairs else "no pairs: collect more queries")
+
+
+def _noting(pairs: Iterable[Any], show: int, shown: list[dict[str, Any]]) -> Iterator[Any]:
+    """The pairs as they come; the first ones are noted, to be shown."""
+    for pair in pairs:
+        if len(shown) < show:
+            sides = {"chosen": pair.chosen, "rejected": pair.rejected}
+            told = {
+                name: {"draft": a.draft, "answer": a.answer, "score": a.score, "gain": a.gain}
+                for name, a in sides.items()
+            }
+            shown.append({"query": pair.trace.query, "solo_score": pair.trace.solo_score, **told})
+        yield pair
+
+
+def _pair_told(pair: dict[str, Any]) -> str:
+    lines = [f"query: {pair['query']} (strong alone: score {pair['solo_score']:g})"]
+    for name in ("chosen", "rejected"):
+        side = pair[name]
+        lines.append(f"{name} (score {side['score']:g}, gain {side['gain']:+g}):\n{side['draft']}")
+    return "\n".join(lines) + "\n"
+
+
+def _check_version(version: str, store: Any) -> None:
+    """Refuse a version that nothing was collected with: no pairs would look like no help."""
+    there = store.summary().by_weak_version
+    if version not in there:
+        names = ", ".join(sorted(name or "(none)" for name in there)) or "none at all"
+        raise LookupError(
+            f"no traces of the weak version {version!r} in {store.url}; there are: {names}"
+        )
 
 
 @app.command()

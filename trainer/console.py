@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -67,13 +67,16 @@ def note(text: str) -> None:
     _err.print(masked(text), markup=False)
 
 
-def write_lines(path: Path, lines: list[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str]) -> int:
     """Write a file that appears when it is whole, readable by its owner only.
+
+    Returns:
+        The number of lines.
 
     Raises:
         OSError: naming the file, when its folder is missing or the disk is full.
     """
-    write_text(path, "".join(line + "\n" for line in lines), mode=0o600)
+    return _write(path, (line + "\n" for line in lines), mode=0o600)
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
@@ -87,17 +90,23 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     Raises:
         OSError: naming the file, when its folder is missing or the disk is full.
     """
-    part = path.with_name(path.name + ".part")
+    _write(path, [text], mode=mode)
+
+
+def _write(path: Path, parts: Iterable[str], *, mode: int) -> int:
+    part, written = path.with_name(path.name + ".part"), 0
     try:
         opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(opened, "w", encoding="utf-8", newline="\n") as file:
-            file.write(masked(text))
+            for written, text in enumerate(parts, start=1):  # noqa: B007
+                file.write(masked(text))
         os.replace(part, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with suppress(OSError):  # it is there only where something failed
             part.unlink()
+    return written
 
 
 class Meter:

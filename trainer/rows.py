@@ -7,12 +7,14 @@ tokenizer, no `datasets` and no trainer.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -22,6 +24,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from cowest_graph.prompts import completion, draft_prompt
 from cowest_graph.state import references
 from trainer.objectives import OBJECTIVES
+from trainer.pairs import Pair, Pairs, PreferenceReport, counted, scored_attempts
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Attempt, Trace
@@ -47,47 +50,9 @@ class DemonstrationReport:
     def __str__(self) -> str:
         return (
             f"{self.rows} demonstrations from {self.seen} rows ("
-            f"{_count(self.empty_queries, 'empty query', 'empty queries')}, "
+            f"{counted(self.empty_queries, 'empty query', 'empty queries')}, "
             f"{self.without_reference} without a reference, "
             f"{self.without_explanation} without an explanation)"
-        )
-
-
-@dataclass(frozen=True)
-class PreferenceReport:
-    """What became of the traces that were given for DPO; all fields are counts."""
-
-    traces: int = 0
-    inference_traces: int = 0  # skipped: no solo answer to compare with
-    missing_solo: int = 0  # collection traces whose solo score is missing
-    attempts: int = 0
-    missing_drafts: int = 0
-    missing_scores: int = 0  # attempts with a draft whose own score is missing
-    helped: int = 0
-    hurt: int = 0  # ties are among them
-    ties: int = 0
-    all_helped: int = 0  # queries without a draft that hurt
-    all_hurt: int = 0  # queries without a draft that helped
-    pairs: int = 0
-    identical_pairs: int = 0  # chosen and rejected have the same text
-    mixed_versions: int = 0  # paired queries whose drafts come from several weak versions
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts as plain data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        one_sided = self.all_helped + self.all_hurt
-        return (
-            f"{_count(self.pairs, 'pair', 'pairs')} from {_count(self.traces, 'trace', 'traces')} "
-            f"and {_count(self.attempts, 'attempt', 'attempts')}: "
-            f"{self.helped} helped, {self.hurt} hurt (ties among them: {self.ties}); "
-            f"missing: {self.missing_scores} scores, {self.missing_solo} solo scores, "
-            f"{self.missing_drafts} drafts; one-sided queries: {one_sided} "
-            f"({self.all_helped} all helped, {self.all_hurt} all hurt); "
-            f"pairs with identical texts: {self.identical_pairs}; "
-            f"queries that mix weak versions: {self.mixed_versions}; "
-            f"inference traces skipped: {self.inference_traces}"
         )
 
 
@@ -112,8 +77,8 @@ class DraftReport:
 
     def __str__(self) -> str:
         return (
-            f"{_count(self.rows, 'row', 'rows')} from {_count(self.traces, 'trace', 'traces')} "
-            f"and {_count(self.attempts, 'attempt', 'attempts')}: "
+            f"{counted(self.rows, 'row', 'rows')} from {counted(self.traces, 'trace', 'traces')} "
+            f"and {counted(self.attempts, 'attempt', 'attempts')}: "
             f"{self.helped} helped, {self.hurt} hurt; missing: {self.missing_scores} scores, "
             f"{self.missing_solo} solo scores, {self.missing_drafts} drafts; queries without a "
             f"draft that helped: {self.without_help}; inference traces skipped: "
@@ -206,32 +171,51 @@ def preferences(traces: Iterable[Trace], *, gains: bool = False) -> Rows[Prefere
             objectives "weighted" and "margin" read.
 
     Returns:
-        TRL rows with "prompt", "chosen" and "rejected", and `.report`.
+        TRL rows with "prompt", "chosen" and "rejected", and `.report`. They are held in memory,
+        some 2 KB a pair; `pairs.Pairs` gives one after the other.
     """
-    pairs: list[Row] = []
+    pairs = Pairs(traces)
+    rows: list[Row] = []
     queries: list[str] = []
-    count = dict.fromkeys(PreferenceReport.__dataclass_fields__, 0)
-    for trace in traces:
-        count["traces"] += 1
-        if trace.kind == "inference":
-            count["inference_traces"] += 1
-            continue
-        scored = _scored(trace, count)
-        helped = [(attempt, gain) for attempt, gain in scored if gain > 0]
-        hurt = [(attempt, gain) for attempt, gain in scored if gain <= 0]
-        count["helped"] += len(helped)
-        count["hurt"] += len(hurt)
-        count["ties"] += sum(gain == 0 for _, gain in scored)
-        count["all_helped"] += bool(helped) and not hurt
-        count["all_hurt"] += bool(hurt) and not helped
-        new = [_pair(trace, y, n, gains) for y, n in zip(helped, hurt, strict=False)]
-        versions = {attempt.weak_version for attempt, _ in (*helped, *hurt)}
-        count["mixed_versions"] += bool(new) and len(versions) > 1
-        count["identical_pairs"] += sum(row["chosen"] == row["rejected"] for row in new)
-        pairs += new
-        queries += [trace.query] * len(new)
-    count["pairs"] = len(pairs)
-    return Rows(pairs, PreferenceReport(**count), queries)
+    key, prompt = "", list[dict[str, str]]()
+    with _without_collector():
+        for pair in pairs:
+            if pair.trace.key != key:  # rows of one query share its prompt: there may be very many
+                key, prompt = pair.trace.key, _prompt(pair.trace)
+            rows.append(pair_row(pair, gains=gains, prompt=prompt))
+            queries.append(pair.trace.query)
+    return Rows(rows, pairs.report, queries)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's collector of cycles looks through all rows again and again, which have none; with
+    hundreds of thousands that is half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def pair_row(pair: Pair, *, gains: bool = False, prompt: Messages | None = None) -> Row:
+    """A pair as TRL has it.
+
+    Args:
+        pair: of one query.
+        gains: whether the row carries "chosen_gain" and "rejected_gain".
+        prompt: what the weak model was asked; None to read it from the trace.
+    """
+    row: Row = {
+        "prompt": _prompt(pair.trace) if prompt is None else prompt,
+        "chosen": _assistant(str(pair.chosen.draft)),
+        "rejected": _assistant(str(pair.rejected.draft)),
+    }
+    if not gains:
+        return row
+    return {**row, "chosen_gain": pair.chosen_gain, "rejected_gain": pair.rejected_gain}
 
 
 def unpaired(traces: Iterable[Trace]) -> Rows[DraftReport]:
@@ -349,22 +333,6 @@ def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _scored(trace: Trace, count: dict[str, int]) -> list[tuple[Attempt, float]]:
-    """The attempts with a draft and a gain, in sampling order; what is missing is counted."""
-    count["missing_solo"] += _missing(trace.solo_score)
-    scored: list[tuple[Attempt, float]] = []
-    for attempt in sorted(trace.attempts, key=lambda attempt: attempt.index):
-        count["attempts"] += 1
-        if attempt.draft is None:
-            count["missing_drafts"] += 1
-            continue
-        count["missing_scores"] += _missing(attempt.score)
-        gain = trace.gain(attempt)
-        if gain is not None and not math.isnan(gain):
-            scored.append((attempt, gain))
-    return scored
-
-
 def _collected(
     traces: Iterable[Trace], count: dict[str, int]
 ) -> Iterator[tuple[Trace, list[tuple[Attempt, float]]]]:
@@ -374,23 +342,12 @@ def _collected(
         if trace.kind == "inference":
             count["inference_traces"] += 1
             continue
-        scored = _scored(trace, count)
+        scored = scored_attempts(trace, count)
         helped = sum(gain > 0 for _, gain in scored)
         count["helped"] += helped
         count["hurt"] += len(scored) - helped
         count["without_help"] += not helped
         yield trace, scored
-
-
-def _pair(
-    trace: Trace, chosen: tuple[Attempt, float], rejected: tuple[Attempt, float], gains: bool
-) -> Row:
-    row: Row = {
-        "prompt": _prompt(trace),
-        "chosen": _assistant(str(chosen[0].draft)),
-        "rejected": _assistant(str(rejected[0].draft)),
-    }
-    return {**row, "chosen_gain": chosen[1], "rejected_gain": rejected[1]} if gains else row
 
 
 def _drafted(trace: Trace, attempt: Attempt) -> Row:
@@ -405,10 +362,6 @@ def _prompt(trace: Trace) -> Messages:
 def _asked(prompt: ChatPromptTemplate, query: str) -> Messages:
     messages = convert_to_openai_messages(prompt.format_messages(query=query))
     return [dict(message) for message in messages]
-
-
-def _missing(score: float | None) -> bool:
-    return score is None or math.isnan(score)
 
 
 def _assistant(content: str) -> Messages:
@@ -433,7 +386,3 @@ def _query(row: Mapping[str, Any], number: int) -> str:
 def _first(reference: Any) -> str | None:
     accepted = references(reference)
     return (str(accepted[0]).strip() or None) if accepted else None
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"

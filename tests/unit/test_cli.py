@@ -287,6 +287,45 @@ def test_failed_calls_are_counted_and_exit_code_1_says_that_nothing_was_answered
     assert SECRET not in told.err + told.out
 
 
+def test_pairs_are_shown_with_scores_and_unknown_versions_are_refused(
+    tmp_path: Path, cowest: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TraceStore(tmp_path / "traces.db") as store:
+        for number in range(3):
+            attempts = [
+                {"index": 0, "draft": f"helps {number}", "answer": "yes", "score": 9},
+                {"index": 1, "draft": f"hurts {number}", "answer": "no", "score": 2},
+            ]
+            store.record(
+                Trace(query=f"q{number}", weak_version="v1", solo_score=5, attempts=attempts)
+            )
+    assert cowest("pairs", "--show", "2") == 0
+    said = capsys.readouterr().out
+    assert "query: q0 (strong alone: score 5)" in said
+    assert "chosen (score 9, gain +4):\nhelps 0" in said
+    assert "rejected (score 2, gain -3):\nhurts 1" in said
+    assert "hurts 2" not in said
+    assert cowest("pairs", "--show", "1", "--json", "--weak-version", "v1") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pairs"], len(told["shown"])) == (3, 1)
+    assert told["shown"][0]["chosen"]["gain"] == 4
+    assert cowest("pairs", "--weak-version", "nope") == 2
+    assert "no traces of the weak version 'nope'" in (said := capsys.readouterr().err)
+    assert "there are: v1" in said
+
+
+def test_loading_says_what_was_added_and_what_replaced(
+    tmp_path: Path, cowest: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text(Trace(query="a").model_dump_json() + "\n")
+    assert cowest("traces", "--load", str(file)) == 0
+    file.write_text("".join(Trace(query=q).model_dump_json() + "\n" for q in "abc"))
+    assert cowest("traces", "--load", str(file)) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["added 1 traces", "added 2 traces, replaced 1"]
+
+
 def test_no_pairs_says_why_and_how_many(
     cowest: Cowest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

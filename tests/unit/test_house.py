@@ -77,7 +77,8 @@ ALLOWED: dict[str, set[str]] = {
     "trainer.presets": set(),
     "trainer.objectives": {"presets"},
     "trainer.job": {"objectives", "presets"},
-    "trainer.rows": {"objectives"},
+    "trainer.pairs": set(),
+    "trainer.rows": {"objectives", "pairs"},
     "trainer.space": set(),
     "trainer.resume": set(),
     "trainer.steps": set(),
@@ -137,6 +138,7 @@ ALLOWED: dict[str, set[str]] = {
         *("advice", "cards", "checks", "config", "console", "launch", "options", "plan"),
     },
     "trainer.cli": {
+        "pairs",
         "train_verbs",
         "adapter_verbs",
         "advice",

@@ -1,0 +1,132 @@
+"""Preference pairs as traces give them, one after the other (paper, section 3.3 and Algorithm 1).
+
+Knows traces and gains. Knows no format of rows: `trainer.rows` makes TRL's of them. Nothing but the
+trace at hand is held, so that a store of any size can be gone through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cowest_graph.traces import Attempt, Trace
+
+
+@dataclass(frozen=True)
+class PreferenceReport:
+    """What became of the traces that were given for DPO; all fields are counts."""
+
+    traces: int = 0
+    inference_traces: int = 0  # skipped: no solo answer to compare with
+    missing_solo: int = 0  # collection traces whose solo score is missing
+    attempts: int = 0
+    missing_drafts: int = 0
+    missing_scores: int = 0  # attempts with a draft whose own score is missing
+    helped: int = 0
+    hurt: int = 0  # ties are among them
+    ties: int = 0
+    all_helped: int = 0  # queries without a draft that hurt
+    all_hurt: int = 0  # queries without a draft that helped
+    pairs: int = 0
+    identical_pairs: int = 0  # chosen and rejected have the same text
+    mixed_versions: int = 0  # paired queries whose drafts come from several weak versions
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        one_sided = self.all_helped + self.all_hurt
+        return (
+            f"{counted(self.pairs, 'pair', 'pairs')} from "
+            f"{counted(self.traces, 'trace', 'traces')} and "
+            f"{counted(self.attempts, 'attempt', 'attempts')}: "
+            f"{self.helped} helped, {self.hurt} hurt (ties among them: {self.ties}); "
+            f"missing: {self.missing_scores} scores, {self.missing_solo} solo scores, "
+            f"{self.missing_drafts} drafts; one-sided queries: {one_sided} "
+            f"({self.all_helped} all helped, {self.all_hurt} all hurt); "
+            f"pairs with identical texts: {self.identical_pairs}; "
+            f"queries that mix weak versions: {self.mixed_versions}; "
+            f"inference traces skipped: {self.inference_traces}"
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two drafts of one query: one that helped, and one that did not."""
+
+    trace: Trace
+    chosen: Attempt
+    rejected: Attempt
+    chosen_gain: float
+    rejected_gain: float
+
+
+class Pairs:
+    """The pairs of traces, made while they are gone through; then there is a `report`.
+
+    Args:
+        traces: as `rows.preferences` takes them.
+    """
+
+    def __init__(self, traces: Iterable[Trace]) -> None:
+        self._traces = traces
+        self._count = dict.fromkeys(PreferenceReport.__dataclass_fields__, 0)
+
+    @property
+    def report(self) -> PreferenceReport:
+        """What became of the traces so far."""
+        return PreferenceReport(**self._count)
+
+    def __iter__(self) -> Iterator[Pair]:
+        for trace in self._traces:
+            yield from self._of(trace)
+
+    def _of(self, trace: Trace) -> list[Pair]:
+        count = self._count
+        count["traces"] += 1
+        if trace.kind == "inference":
+            count["inference_traces"] += 1
+            return []
+        scored = scored_attempts(trace, count)
+        helped = [each for each in scored if each[1] > 0]
+        hurt = [each for each in scored if each[1] <= 0]
+        new = [Pair(trace, y, n, a, b) for (y, a), (n, b) in zip(helped, hurt, strict=False)]
+        versions = {attempt.weak_version for attempt, _ in scored}
+        count["helped"] += len(helped)
+        count["hurt"] += len(hurt)
+        count["ties"] += sum(gain == 0 for _, gain in scored)
+        count["all_helped"] += bool(helped) and not hurt
+        count["all_hurt"] += bool(hurt) and not helped
+        count["mixed_versions"] += bool(new) and len(versions) > 1
+        count["identical_pairs"] += sum(p.chosen.draft == p.rejected.draft for p in new)
+        count["pairs"] += len(new)
+        return new
+
+
+def scored_attempts(trace: Trace, count: dict[str, int]) -> list[tuple[Attempt, float]]:
+    """The attempts with a draft and a gain, in sampling order; what is missing is counted."""
+    count["missing_solo"] += _missing(trace.solo_score)
+    scored: list[tuple[Attempt, float]] = []
+    for attempt in sorted(trace.attempts, key=lambda attempt: attempt.index):
+        count["attempts"] += 1
+        if not (attempt.draft or "").strip():  # an older release kept empty drafts
+            count["missing_drafts"] += 1
+            continue
+        count["missing_scores"] += _missing(attempt.score)
+        gain = trace.gain(attempt)
+        if gain is not None and not math.isnan(gain):
+            scored.append((attempt, gain))
+    return scored
+
+
+def _missing(score: float | None) -> bool:
+    return score is None or math.isnan(score)
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{number} {one if number == 1 else several}"
