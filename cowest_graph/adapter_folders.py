@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,6 +19,10 @@ from typing_extensions import TypedDict
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "card.json"
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a version may be called."""
+
+_RESERVED = ("current.json", "history.jsonl")  # and what `repair` puts aside of them
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _LEFT_OUT = {"training_args.bin"}  # what transformers' trainers leave beside every saved adapter
 
@@ -69,6 +74,25 @@ def base_fingerprint(model_folder: str | Path) -> str:
 def _file_hash(path: str, size: int, changed: int) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot name a version.
+
+    Raises:
+        ValueError: with what can.
+    """
+    if name == "base":
+        raise ValueError(f"{name!r} is the bare base model, not an adapter in a folder")
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name an adapter: use letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+    if name.lower().startswith(_RESERVED):
+        raise ValueError(
+            f"{name!r} cannot name an adapter: a registry's own files are called so; choose another"
+        )
 
 
 def is_version(path: Path) -> bool:

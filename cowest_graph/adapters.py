@@ -13,24 +13,27 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from cowest_graph.adapter_folders import (
     CARD,
     CONFIG,
+    NAME,
     WEIGHTS,
     Card,
     base_fingerprint,
     check_folder,
+    check_name,
     files,
     full_card,
     is_version,
     read_json,
 )
-from cowest_graph.choice_files import REPAIR, ChoiceFiles, replace_file, sync
+from cowest_graph.choice_files import REPAIR, ChoiceFiles
 from cowest_graph.choices import BASE, Choice, Chosen, replayed
+from cowest_graph.files import locked, replace_file, sync, unchanged
 
 __all__ = [
     "BASE",
@@ -45,7 +48,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NUMBERED = re.compile(r"v(\d+)")
 
 
@@ -83,7 +85,7 @@ class AdapterRegistry:
         return sorted(entry.name for entry in self.folder.iterdir() if is_version(entry))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(_NAME.fullmatch(name)) and is_version(self._at(name))
+        return isinstance(name, str) and bool(NAME.fullmatch(name)) and is_version(self._at(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -98,7 +100,7 @@ class AdapterRegistry:
             ValueError: for what is no version's name at all, such as `../x`.
             LookupError: for a version that there is not.
         """
-        _check_name(name)
+        check_name(name)
         if name not in self:
             if self._at(name).is_dir() and not self._at(name).is_symlink():
                 raise LookupError(
@@ -188,7 +190,7 @@ class AdapterRegistry:
             LookupError: for a version that there is not.
             ValueError: for one whose folder is damaged, and when the choice file is.
         """
-        with self._locked():
+        with locked(self.folder):
             chosen = self._files.read()
             self._files.write("promote", chosen.promote(self._checked(name)), chosen.current)
 
@@ -201,7 +203,7 @@ class AdapterRegistry:
         Raises:
             ValueError: when the choice file is damaged.
         """
-        with self._locked():
+        with locked(self.folder):
             chosen = self._files.read()
             back = chosen.rollback()
             self._files.write("rollback", back, chosen.current)
@@ -224,7 +226,7 @@ class AdapterRegistry:
             ValueError: for impossible shares, for the chosen version itself, for a version whose
                 folder is damaged, and when the choice file is damaged.
         """
-        with self._locked():
+        with locked(self.folder):
             for name in [*shares, *([shadow] if shadow is not None else [])]:
                 self._checked(name)
             chosen = self._files.read()
@@ -242,6 +244,10 @@ class AdapterRegistry:
 
     def damage(self) -> list[str]:
         """What is wrong in the folder, and what to do about each; empty when all is well."""
+        with unchanged(self.folder):
+            return self._damage()
+
+    def _damage(self) -> list[str]:
         found = []
         try:
             chosen = self._files.read()
@@ -274,7 +280,7 @@ class AdapterRegistry:
         kept beside), and copies that broke off are removed. Folders of versions are left alone.
         """
         done = []
-        with self._locked():
+        with locked(self.folder):
             history, damaged = self._files.legible()
             whole = self._whole()
             try:
@@ -334,9 +340,9 @@ class AdapterRegistry:
         """
         source = Path(source)
         if name is not None:
-            _check_name(name)
+            check_name(name)
         config = check_folder(source)
-        with self._locked():
+        with locked(self.folder):
             self._check_base(card)
             version = name or self._next_name()
             if os.path.lexists(self._at(version)):
@@ -354,7 +360,7 @@ class AdapterRegistry:
             ValueError: for a version that is chosen, routed to, or the shadow now.
             LookupError: for a version that there is not.
         """
-        with self._locked():
+        with locked(self.folder):
             path = self.path(name)
             chosen = self._files.read()
             if name == chosen.current:
@@ -371,7 +377,7 @@ class AdapterRegistry:
             os.replace(path, trash / name)
             # So that no name is given twice.
             self._files.log("delete", name, chosen.current, chosen)
-        shutil.rmtree(trash)
+            shutil.rmtree(trash)  # nobody shall see it and take it for what a crash left
 
     def _copy_in(self, source: Path, version: str, card: Card) -> None:
         """Copy beside, then rename once: a killed copy leaves a hidden folder and no version."""
@@ -404,8 +410,11 @@ class AdapterRegistry:
     def _base_hash(self) -> str | None:
         if self.base is not None:
             return base_fingerprint(self.base)
-        hashes = (self.card(name).get("base_hash") for name in self.names())
-        return next((known for known in hashes if known), None)
+        for name in self.names():
+            with suppress(ValueError):  # a damaged card is `damage`'s affair, not every adapter's
+                if known := self.card(name).get("base_hash"):
+                    return known
+        return None
 
     def _next_name(self) -> str:
         numbers = (_NUMBERED.fullmatch(entry.name) for entry in self.folder.iterdir())
@@ -429,22 +438,3 @@ class AdapterRegistry:
         """What a running model needs of a version: its card, its configuration, its tensors."""
         check_folder(self.path(name))
         self.card(name)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        import fcntl  # not on every platform; readers do without
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-
-def _check_name(name: str) -> None:
-    if name == BASE:
-        raise ValueError(f"{BASE!r} is the bare base model, not an adapter in a folder")
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} cannot name an adapter: use letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit"
-        )

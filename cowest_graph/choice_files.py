@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import cast
 
 from cowest_graph.adapter_folders import read_json
 from cowest_graph.choices import Choice, Chosen
+from cowest_graph.files import replace_file
 
 REPAIR = "`cowest adapters --repair` (AdapterRegistry.repair) sets it right"
 
@@ -140,31 +140,6 @@ class ChoiceFiles:
             return self._history.read_bytes()
         except FileNotFoundError:
             return b""
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Write a file so that readers, also after a crash, see all of the old or all of the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        sync(path.parent)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
-
-
-def sync(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _put_aside(path: Path) -> str:
