@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, cast
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableBranch, RunnableLambda, RunnablePassthrough
+from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from cowest_graph.masking import learn_from, masked_error
@@ -40,7 +41,12 @@ Evaluator: TypeAlias = Runnable[Any, Any] | Callable[..., Any]
 """A Runnable over a dict of the three keywords, or a function of any of them."""
 
 _KEYWORDS = ("inputs", "outputs", "reference_outputs")
-_SCORE = re.compile(r"^\W*(?:score\W*)?(10|[1-9])(?:\.0+)?(?:\s*/\s*10)?\W*$", re.IGNORECASE)
+# Around the number only what quotes or emphasises it: "-5", ".5", "<3" and "5+" are no scores.
+_MARKS = r"[\s*_`\"'“”()\[\]#]*"
+_SCORE = re.compile(
+    rf"{_MARKS}(?:score{_MARKS}[:=]?{_MARKS})?(10|[1-9])(?:\.0+)?(?:\s*/\s*10)?{_MARKS}[.!]?{_MARKS}",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 def keywords(query: str, answer: BaseMessage, reference: Reference | None) -> dict[str, Any]:
@@ -93,16 +99,34 @@ def _called_with_keywords(function: Callable[..., Any]) -> Runnable[Any, Any]:
 
 
 def _evaluation(result: Any) -> Evaluation:
+    if isinstance(result, BaseModel):  # LangSmith's EvaluationResult, say
+        result = result.model_dump()
     if not isinstance(result, Mapping):
         result = {"score": result}
     said = cast(Evaluation, {name: result.get(name) for name in Evaluation.__annotations__})
     score = result.get("score")
     if score is None:  # unscored on purpose, or with its failure beside it
         return said
-    if isinstance(score, bool | int | float) and math.isfinite(score):
-        return {**said, "score": float(score)}
+    if (number := _number(score)) is not None:
+        return {**said, "score": number}
     comment = f"not a score: {masked_error(repr(score))[:200]}"
     return {**said, "score": None, "failure": "unparsable", "comment": comment}
+
+
+def _number(score: Any) -> float | None:
+    """A finite number: Python's, numpy's, a tensor of one; never a text that looks like one."""
+    if isinstance(score, str | bytes) or not hasattr(score, "__float__"):
+        return None
+    try:
+        number = float(score)
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ):  # of several elements, or too large
+        return None
+    return number if math.isfinite(number) else None
 
 
 def evaluator_name(evaluator: Evaluator | None) -> str | None:
@@ -169,10 +193,10 @@ def judge(model: Runnable[LanguageModelInput, Any]) -> Runnable[dict[str, Any], 
 def parse_score(text: str) -> int | None:
     """The integer from 1 to 10 that a judge's reply consists of; None when it is anything else.
 
-    >>> parse_score(" 7 "), parse_score("Score: 10/10"), parse_score("7 or 8"), parse_score("0")
+    >>> parse_score(" 7 "), parse_score("Score: 10/10"), parse_score("7 or 8"), parse_score("-5")
     (7, 10, None, None)
     """
-    found = _SCORE.match(text.strip())
+    found = _SCORE.fullmatch(text.strip())
     return int(found.group(1)) if found else None
 
 

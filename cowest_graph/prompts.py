@@ -205,6 +205,6 @@ def _as_json(text: str) -> dict[str, Any] | None:
         return None
     try:
         parsed = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, numbers of thousands of digits, or too deep
         return None
     return parsed if isinstance(parsed, dict) and "answer" in parsed else None

@@ -127,7 +127,7 @@ class AdaptersSection(_Section):
 class CollectSection(_Section):
     """How traces are collected."""
 
-    num_drafts: int = Field(5, ge=1, description="K, drafts a query.")
+    num_drafts: int = Field(5, ge=1, le=1000, description="K, drafts a query.")
     style: Literal["answer", "knowledge", "chain_of_thought"] = Field(
         "chain_of_thought", description="The draft style, for `ask` and `train sft` too."
     )

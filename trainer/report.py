@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def load(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
 def save(results: Sequence[Results], folder: Path, name: str = "report") -> list[Path]:
     """Write name.md and name.html into a folder; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +59,8 @@ def markdown(results: Sequence[Results]) -> str:
             lines += [*(f"- {line}" for line in compared), ""]
         if notes(each):
             lines += [*(f"- {line}" for line in notes(each)), ""]
-    return "\n".join(lines)
+    # Endpoints and data sets wrote parts of it: no tag of theirs shall be one.
+    return _TAG.sub("&lt;", "\n".join(lines))
 
 
 def web_page(results: Sequence[Results]) -> str:

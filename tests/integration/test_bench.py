@@ -535,3 +535,12 @@ def test_a_small_p_is_not_said_to_be_zero(tmp_path: Path, p: float, said: str) -
     results = bench(tmp_path)
     row(results, "cowest")["test"]["p"] = p
     assert said in markdown([results])
+
+
+def test_no_tag_of_a_stranger_is_one_in_the_reports(tmp_path: Path) -> None:
+    results = bench(tmp_path)
+    row(results, "cowest")["note"] = "left out: <script>alert(1)</script> <img src=x>"
+    for text in (markdown([results]), web_page([results])):
+        assert "alert(1)" in text
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
