@@ -37,8 +37,8 @@ def traces(count: int) -> Iterator[Trace]:
         attempts = [
             {
                 "index": index,
-                "draft": text(50),
-                "answer": text(50),
+                "draft": text(20),
+                "answer": text(20),
                 "score": float(luck.randint(1, 10)),
                 "weak_version": f"v{number % 3}",
                 "calls": [call] * 3,
@@ -46,12 +46,12 @@ def traces(count: int) -> Iterator[Trace]:
             for index in range(5)
         ]
         yield Trace(
-            query=f"{number}: {text(20)}?",
+            query=f"{number}: {text(15)}?",
             reference=text(5),
             weak_version=f"v{number % 3}",
             num_drafts=5,
             draft_prompt=[{"role": "system", "content": text(12)}],
-            solo=text(50),
+            solo=text(20),
             solo_score=5.0,
             attempts=attempts,
             calls=[call] * 2,
