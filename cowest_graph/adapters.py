@@ -133,19 +133,19 @@ class AdapterRegistry:
 
     @property
     def routes(self) -> dict[str, float]:
-        """The share of drafts of each candidate, in (0, 1]; the rest is `current`'s. As cheap."""
+        """The share of drafts of each candidate, in (0, 1]; the rest is `current`'s. Cheap, too."""
         return dict(self._files.chosen.routes)
 
     @property
     def shadow(self) -> str | None:
-        """The version that drafts beside the one in use, without effect; None for none. As cheap.
+        """The version that drafts beside the one in use, without effect; None for none. Cheap, too.
 
         "base" is the bare base model.
         """
         return self._files.chosen.shadow
 
     def choose(self, key: str | None = None) -> str | None:
-        """The version for one draft: a candidate, by its share, or the chosen version. As cheap.
+        """The version for one draft: a candidate, by its share, or the chosen version. Cheap, too.
 
         Args:
             key: what sticks to its version, such as a thread id: the same key always falls into

@@ -117,7 +117,7 @@ def fall_back(
 
     def handle(state: Mapping[str, Any], error: NodeError) -> Command[str]:
         record = failed_call(role, error.error)
-        log.warning("the %s call failed (%s), %s goes on", role, record["failure"], then)
+        log.warning("the %s call failed (%s); %s takes over", role, record["failure"], then)
         return Command(update={**instead(state), "calls": [record]}, goto=then)
 
     handle.__annotations__["error"] = NodeError  # as above

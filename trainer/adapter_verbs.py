@@ -16,10 +16,13 @@ from trainer import console
 from trainer.config import Config
 from trainer.options import AsJson, ConfigFile
 
-Repair = Annotated[bool, typer.Option("--repair", help="Set right what a crash left behind.")]
-Shares = Annotated[list[str] | None, typer.Argument(help="VERSION=SHARE, such as v0007=0.1.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Repair what a crash left behind.")]
+Shares = Annotated[
+    list[str] | None, typer.Argument(help="Share of the drafts for a version, such as v0007=0.1.")
+]
 Shadow = Annotated[
-    str | None, typer.Option(help="A version that drafts each query, too, and is never used.")
+    str | None,
+    typer.Option(help="Version that also drafts every query; its drafts are recorded, never used."),
 ]
 Clear = Annotated[bool, typer.Option("--clear", help="End all routes and the shadow.")]
 
@@ -43,7 +46,7 @@ def add_adapter_verbs(
         repair: Repair = False,
         as_json: AsJson = False,
     ) -> None:
-        """List the adapter versions: which are in use, and how their drafts did."""
+        """List the adapter versions: which are in use, and how their drafts performed."""
         from trainer.listing import listed, listing
 
         settings = settings_of(config)
@@ -87,7 +90,9 @@ def add_adapter_verbs(
 
     @app.command()
     def promote(
-        name: Annotated[str, typer.Argument(help="A version, or `base` for the bare model.")],
+        name: Annotated[
+            str, typer.Argument(help="Version to serve, or `base` for the bare model.")
+        ],
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> None:

@@ -33,31 +33,44 @@ if TYPE_CHECKING:
 
 Load = Callable[[Path | None], Config]
 
-DomainName = Annotated[str, typer.Option("--domain", help="`module:attribute` of a Domain.")]
-Out = Annotated[Path, typer.Option("--out", help="Ledger, adapters and results; goes on there.")]
-Data = Annotated[Path | None, typer.Option(help="Folder of the domains' files; or COWEST_DATA.")]
-Limit = Annotated[int, typer.Option(min=0, help="Queries a seed; 0 for all.")]
-Seeds = Annotated[str, typer.Option(help="Such as 0,1,2.")]
-Split = Annotated[str, typer.Option(help="That is tested on.")]
-Style = Annotated[str | None, typer.Option(help="Draft style; the domain's own without it.")]
-TrainRows = Annotated[int, typer.Option(min=0, help="For SFT; 0 for all.")]
-Feedback = Annotated[int, typer.Option(min=1, help="Queries that feedback is collected on.")]
-Drafts = Annotated[int, typer.Option(min=1, help="K, drafts a feedback query.")]
+DomainName = Annotated[str, typer.Option("--domain", help="Domain as `module:attribute`.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", help="Folder for the ledger, adapters and results; a run there is resumed."
+    ),
+]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder with the domains' files; also COWEST_DATA.")
+]
+Limit = Annotated[int, typer.Option(min=0, help="Queries per seed; 0 for all.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, such as 0,1,2.")]
+Split = Annotated[str, typer.Option(help="Split to test on.")]
+Style = Annotated[str | None, typer.Option(help="Draft style; the domain's own by default.")]
+TrainRows = Annotated[int, typer.Option(min=0, help="Rows for SFT; 0 for all.")]
+Feedback = Annotated[int, typer.Option(min=1, help="Queries to collect feedback on.")]
+Drafts = Annotated[int, typer.Option(min=1, help="Drafts per feedback query (K).")]
 Given = Annotated[
     list[str] | None,
-    typer.Option("--adapter", help="KIND=FOLDER of one that is there: sft, dpo, rlwf, rlaif."),
+    typer.Option(
+        "--adapter", help="Existing adapter as KIND=FOLDER; kinds: sft, dpo, rlwf, rlaif."
+    ),
 ]
-Probes = Annotated[int, typer.Option(min=1, help="Training queries SKR and SuperICL try first.")]
+Probes = Annotated[
+    int, typer.Option(min=1, help="Training queries that SKR and SuperICL try first.")
+]
 Prices = Annotated[
     Path | None,
-    typer.Option(help="TOML tables weak, strong, judge: input and output, $ a million tokens."),
+    typer.Option(
+        help="TOML file with tables weak, strong, judge: input and output, $ per million tokens."
+    ),
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Queries at a time.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Queries to run at a time.")]
 NoEmbeddings = Annotated[
     bool, typer.Option("--no-embeddings", help="Retrieve by words alone (BM25).")
 ]
 
-_GOES_ON = "finished calls are kept, the same command goes on from there"
+_GOES_ON = "finished calls are kept, the same command resumes from there"
 ANALYSES = ("styles", "pairs", "rounds", "models")
 
 
@@ -72,7 +85,9 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
     @app.command()
     def bench(
         domain: DomainName,
-        methods: Annotated[str, typer.Option(help="Such as weak,strong,cowest; or all.")] = "all",
+        methods: Annotated[
+            str, typer.Option(help="Methods to compare, such as weak,strong,cowest; or all.")
+        ] = "all",
         limit: Limit = 50,
         seeds: Seeds = "0",
         out: Out = Path("cowest-bench"),
@@ -102,10 +117,12 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
 
     @app.command()
     def analyse(
-        what: Annotated[str, typer.Argument(help=f"{', '.join(ANALYSES)}.")],
+        what: Annotated[str, typer.Argument(help=f"Analysis to run: {', '.join(ANALYSES)}.")],
         domain: DomainName,
-        counts: Annotated[str, typer.Option(help="Of pairs to compare.")] = "0,8,16,32",
-        rounds: Annotated[int, typer.Option(min=1, help="Of feedback, at most.")] = 3,
+        counts: Annotated[str, typer.Option(help="Numbers of pairs to compare.")] = "0,8,16,32",
+        rounds: Annotated[
+            int, typer.Option(min=1, help="Maximum number of rounds of feedback.")
+        ] = 3,
         limit: Limit = 50,
         seeds: Seeds = "0",
         out: Out = Path("cowest-analysis"),
@@ -119,12 +136,13 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         prices: Prices = None,
         concurrency: Concurrency = 8,
         configs: Annotated[
-            list[Path] | None, typer.Option(help="For models: one cowest.toml each; repeat it.")
+            list[Path] | None,
+            typer.Option(help="Configuration file of a model to compare; repeatable."),
         ] = None,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> None:
-        """The paper's analyses: draft styles, number of pairs, rounds of feedback, other models."""
+        """Run the paper's analyses: draft styles, number of pairs, rounds of feedback, other models."""
         from trainer.analyses import study, variants
 
         training = _training(train_rows, feedback, drafts, adapter)
@@ -145,12 +163,12 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
 
     @app.command()
     def report(
-        folders: Annotated[list[Path], typer.Argument(help="Of benches; or bench.json files.")],
+        folders: Annotated[list[Path], typer.Argument(help="Bench folders, or bench.json files.")],
         out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("."),
-        name: Annotated[str, typer.Option(help="Of the files.")] = "report",
+        name: Annotated[str, typer.Option(help="Name of the files, without an ending.")] = "report",
         as_json: AsJson = False,
     ) -> None:
-        """One HTML page and Markdown of one or more benches, with plots."""
+        """Write one HTML page and one Markdown file about one or more benches, with plots."""
         from trainer.report import load as load_results
         from trainer.report import save
 

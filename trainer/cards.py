@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.failures import failure_kind
+from cowest_graph.masking import masked_error
 
 README = "README.md"
 # What is uploaded: no rows, which may be private, no logs, and no paths of this machine.
 _PUBLIC = ["adapter_config.json", "adapter_model.safetensors", README]
+
+_ADVICE = {
+    "connection": "cannot be reached; check network and proxy, or set HF_ENDPOINT",
+    "timeout": "did not answer in time; try again later",
+    "auth": "refused; log in with `hf auth login`, or set HF_TOKEN",
+    "not_found": "knows no such repository; make it there first, or check OWNER/NAME",
+    "server_error": "failed; try again later",
+}
 
 Upload = Callable[[str, Path, list[str]], str]
 
@@ -77,6 +87,7 @@ def push_adapter(
     Raises:
         LookupError: when there is no such version.
         ValueError: for a repository that is not OWNER/NAME.
+        RuntimeError: when the hub cannot be reached, or refuses.
     """
     folder = adapters.path(name)
     if repository.count("/") != 1 or not all(repository.split("/")):
@@ -84,7 +95,15 @@ def push_adapter(
     if not (folder / README).is_file():
         write_model_card(folder, adapters.card(name))
     there = [file for file in _PUBLIC if (folder / file).is_file()]
-    return (upload or _to_hub)(repository, folder, there)
+    try:
+        return (upload or _to_hub)(repository, folder, there)
+    except Exception as error:
+        if (advice := _ADVICE.get(failure_kind(error))) is None:
+            raise
+        said = " ".join(masked_error(error).split())[:200]
+        raise RuntimeError(
+            f"the Hugging Face hub {advice} ({said}). Nothing was uploaded"
+        ) from error
 
 
 def _to_hub(repository: str, folder: Path, files: list[str]) -> str:

@@ -1,11 +1,12 @@
 """`cowest VERB`: each verb parses, calls one public function, prints.
 
 Knows arguments and what is printed. Exit codes: 0 done, 1 the work failed, 2 wrong usage or input,
-130 interrupted and 143 terminated (what was finished is kept; the same command goes on).
+130 interrupted and 143 terminated (what was finished is kept; the same command resumes).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -38,7 +39,7 @@ app = typer.Typer(
 
 Failures = Counter[tuple[str, str]]
 _SECTIONS = {"draft": "[weak]", "shadow": "[weak]", "evaluate": "[evaluator]"}
-_GOES_ON = "what was finished is kept, the same command goes on from there"
+_GOES_ON = "what was finished is kept; run the same command again to resume"
 _in_use = Config()  # the verb's configuration, for what is said of its errors
 
 
@@ -66,15 +67,27 @@ def run(arguments: list[str] | None = None) -> int:
         code = app(arguments, standalone_mode=False, prog_name="cowest")
         return code if isinstance(code, int) else 0
     except console.Stopped as stopped:
-        console.note(f"interrupted{f'; {stopped.kept}' if stopped.kept else ''}")
+        said = f"interrupted{f'; {stopped.kept}' if stopped.kept else ''}"
+        _tell(said, stopped.exit_code, "--json" in (arguments or sys.argv))
         return stopped.exit_code
     except Exception as error:
         if os.environ.get("COWEST_DEBUG"):
             trace = "".join(traceback.format_exception(error))
             console.note(masked_error(trace))
+        code = exit_code(error)
         if said := _said(error):  # a bare `cowest` shows its help
-            console.note(f"cowest: {said}")
-        return exit_code(error)
+            _tell(said, code, "--json" in (arguments if arguments is not None else sys.argv))
+        return code
+
+
+def _tell(said: str, code: int, as_json: bool) -> None:
+    """The error, on standard error; with --json it is JSON, and standard output's only document."""
+    if not as_json:
+        console.note(said if code > 128 else f"cowest: {said}")
+        return
+    told = {"error": said, "exit_code": code}
+    console.show_json(told)
+    console.note(json.dumps(told))
 
 
 def _settings(path: Path | None) -> Config:
@@ -101,7 +114,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def cowest(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and end.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """A small model you can train drafts, a large one you can't refines."""
@@ -109,13 +125,13 @@ def cowest(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where adapters, traces and report go.")] = Path(
-        "cowest-demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Of the questions and of training.")] = 0,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder for adapters, traces and the report.")
+    ] = Path("cowest-demo"),
+    seed: Annotated[int, typer.Option(help="Seed for the questions and for training.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """The whole loop on real models, offline, in minutes; prints and saves a report."""
+    """Run the whole loop on real models, offline, in minutes, and save a report."""
     need("local", "train", "embedded")
     from trainer.demo import run_demo
     from trainer.demo_report import as_plain, print_report, save_report
@@ -133,7 +149,7 @@ def demo(
 
 @app.command()
 def ask(
-    query: Annotated[str, typer.Argument(help="The query.")],
+    query: Annotated[str, typer.Argument(help="Question to answer.")],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -171,13 +187,15 @@ def ask(
 
 @app.command()
 def collect(
-    rows: Annotated[Path, typer.Argument(help="JSONL with a query and a reference a line.")],
+    rows: Annotated[
+        Path, typer.Argument(help="JSON Lines file with a query and a reference per line.")
+    ],
     config: ConfigFile = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows.")] = None,
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Collect preference feedback; a collection that was stopped goes on where it was."""
+    """Collect preference feedback; an interrupted collection is resumed."""
     from cowest_graph import create_collector
     from cowest_graph.collecting import collect as collected
 
@@ -244,7 +262,7 @@ def _what_next(counts: dict[str, int], failures: Failures) -> None:
         console.note(f"{missing} of {total} queries have no trace; the same command tries again")
     if missing or counts["unanswered"] == total:
         if counts["unanswered"] == total:
-            console.note("not one query was answered; `cowest doctor` looks at the endpoints")
+            console.note("no query was answered; `cowest doctor` checks the endpoints")
         raise typer.Exit(FAILED)
     console.note("next: cowest pairs")
 
@@ -257,7 +275,7 @@ def traces(
     skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Count what was collected: helped, hurt, missing, failures by kind, each weak version."""
+    """Count what was collected: helped, hurt, missing, failures by kind, per weak version."""
     with _settings(config).store() as store:
         if load is not None:
             added = store.from_jsonl(load, skip_bad=skip_bad)
@@ -278,7 +296,7 @@ def traces(
 def pairs(
     config: ConfigFile = None,
     weak_version: Annotated[
-        str | None, typer.Option(help="Only of this adapter; `base` is the bare model.")
+        str | None, typer.Option(help="Use only drafts by this version; `base` is the bare model.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Write the rows to a JSONL file.")] = None,
     show: Annotated[
@@ -287,8 +305,6 @@ def pairs(
     as_json: AsJson = False,
 ) -> None:
     """Count the preference pairs that the traces give, and say what was left out and why."""
-    import json
-
     from trainer.pairs import Pairs
     from trainer.rows import pair_row
 
@@ -345,7 +361,7 @@ def _check_version(version: str, store: Any) -> None:
 
 @app.command()
 def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Check versions, GPU, model files, store, endpoint and judge; exit code 1 when one fails."""
+    """Check versions, GPU, model files, store, endpoint and judge; exit with 1 if one fails."""
     from trainer.doctor import examine
 
     findings = examine(_settings(config))

@@ -30,7 +30,7 @@ def train(
 ) -> tuple[Any, dict[str, Any]]:
     """Go on with the SFT adapter and save the result to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint there.
+    A run that was cut off is resumed from the last whole checkpoint there.
 
     Args:
         run: job, machine, folder and log; the adapter's shape is that of `start`.
@@ -55,7 +55,7 @@ def train(
     _, args = settings(job, "dpo", run.machine, run.folder, log.note)
     config = configure(DPOConfig, args)
     model, tokenizer = load(job, run.machine, lora={}, args=config, start=start)
-    log.note(f"{job.objective} goes on with the adapter in {start} and keeps its shape")
+    log.note(f"{job.objective} continues from the adapter in {start} and keeps its shape")
 
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note

@@ -50,7 +50,7 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.difference is None or self.p is None:
-            return f"not passed: not one of {self.missing} queries has a score from both"
+            return f"not passed: none of the {self.missing} held-out queries was scored for both"
         missing = f" ({self.missing} without a score)" if self.missing else ""
         return (
             f"{'passed' if self.passed else 'not passed'}: {self.candidate:.3f} beside "

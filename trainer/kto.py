@@ -24,7 +24,7 @@ def train(
 ) -> tuple[Any, dict[str, Any]]:
     """Go on with the SFT adapter and save the result to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint there.
+    A run that was cut off is resumed from the last whole checkpoint there.
 
     Args:
         run: job, machine, folder and log; the adapter's shape is that of `start`.
@@ -53,7 +53,7 @@ def train(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
     helped = sum(bool(row["label"]) for row in kept)
-    log.note(f"kto goes on with the adapter in {start}: {helped} of {len(kept)} drafts helped")
+    log.note(f"kto continues from the adapter in {start}: {helped} of {len(kept)} drafts helped")
     args = {**kto_weights(helped, len(kept) - helped), **args}
     config.desirable_weight = args["desirable_weight"]
     config.undesirable_weight = args["undesirable_weight"]

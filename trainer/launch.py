@@ -51,7 +51,7 @@ def train_sft(
 ) -> str:
     """Train an adapter on demonstrations, in a child process (paper, section 3.2).
 
-    A run that was killed is gone on with when it is asked for again: the same job, the same rows.
+    A run that was killed is resumed when it is asked for again: the same job, the same rows.
 
     Args:
         rows: from `demonstrations`, or any prompt-completion rows of TRL's.
@@ -96,7 +96,7 @@ def train_dpo(
 
     The job's objective says how: DPO (the paper) or one of its kin, KTO, or SFT on the best
     drafts. Start and reference are the SFT adapter (Algorithm 1, line 26), proven at step 0.
-    A run that was killed is gone on with when it is asked for again: the same job, the same rows.
+    A run that was killed is resumed when it is asked for again: the same job, the same rows.
 
     Args:
         rows: what the objective wants (`training_rows` makes it): preference rows, unpaired rows
@@ -303,7 +303,7 @@ def _alone(run: Path) -> Iterator[None]:
 
 
 def _work(run: Path, job: TrainingJob, progress: Progress | None) -> None:
-    """Run the worker until it is done; want of memory is answered with smaller micro-batches."""
+    """Run the worker until it is done; out of memory, again with smaller micro-batches."""
     launcher = command(job.num_processes, job.accelerate)
     started = [*launcher, "trainer.worker", str(run / "job.json")]
     while True:
@@ -317,7 +317,7 @@ def _work(run: Path, job: TrainingJob, progress: Progress | None) -> None:
 
 
 def _smaller(run: Path, progress: Progress | None) -> bool:
-    """After want of memory: halve the micro-batch in the run's job; False when that cannot help."""
+    """Out of memory: halve the micro-batch in the run's job; False when that cannot help."""
     error = run / "error.json"
     if not error.is_file() or json.loads(error.read_text("utf-8"))["type"] != "OutOfMemory":
         return False
@@ -352,7 +352,7 @@ def _failure(code: int, run: Path, command: Sequence[str]) -> str:
     if code < 0:
         killed = signal.Signals(-code).name
         how = f"the worker was killed by {killed}"
-        how += " (by hand, or by the system for want of memory)" if killed == "SIGKILL" else ""
+        how += " (by hand, or by the system, out of memory)" if killed == "SIGKILL" else ""
     else:
         how = f"the worker ended with exit code {code}"
     said = (run / "worker.log").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -367,6 +367,6 @@ def _failure(code: int, run: Path, command: Sequence[str]) -> str:
     goes_on = f"after step {step}" if step else "from the start"
     return (
         f"training failed, nothing was registered: {how}{shown}\n"
-        f"The run is kept in {run} (worker.log, log.jsonl); asked for again, it goes on {goes_on}. "
+        f"The run is kept in {run} (worker.log, log.jsonl); asked for again, it resumes {goes_on}. "
         f"By hand: {shlex.join(command)}"
     )

@@ -17,7 +17,7 @@ from trainer.advice import need
 from trainer.config import Config
 from trainer.options import AsJson, ConfigFile, SkipBad
 
-_GOES_ON = "finished calls, adapters and verdicts are kept, the same command goes on from there"
+_GOES_ON = "finished calls, adapters and verdicts are kept, the same command resumes from there"
 
 
 def add_loop(
@@ -35,22 +35,38 @@ def add_loop(
 
     @app.command()
     def loop(
-        rows: Annotated[Path, typer.Argument(help="JSONL with query, reference, explanation.")],
+        rows: Annotated[
+            Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
+        ],
         held_out: Annotated[
-            Path, typer.Option("--held-out", help="JSONL that the gate asks; never trained on.")
+            Path,
+            typer.Option(
+                "--held-out", help="JSON Lines file of queries for the gate; never trained on."
+            ),
         ],
         feedback: Annotated[
-            Path | None, typer.Option(help="JSONL that drafts are collected on; ROWS by default.")
+            Path | None,
+            typer.Option(help="JSON Lines file of queries to collect drafts on; ROWS by default."),
         ] = None,
-        rounds: Annotated[int, typer.Option(min=0, help="Of feedback and DPO, at most.")] = 1,
+        rounds: Annotated[
+            int, typer.Option(min=0, help="Maximum number of rounds of feedback and DPO.")
+        ] = 1,
         start: Annotated[
-            str | None, typer.Option(help="Adapter to start from; the one in use, else SFT first.")
+            str | None,
+            typer.Option(help="Adapter to start from; by default the one in use, or SFT first."),
         ] = None,
-        confidence: Annotated[float, typer.Option(help="Of the gate, between 0 and 1.")] = 0.95,
+        confidence: Annotated[
+            float, typer.Option(help="Confidence that the gate asks for, between 0 and 1.")
+        ] = 0.95,
         margin: Annotated[
-            float, typer.Option(help="That it must be better by; below 0: may be worse by.")
+            float,
+            typer.Option(
+                help="Required improvement; a negative value tolerates a loss of that size."
+            ),
         ] = 0.0,
-        out: Annotated[Path, typer.Option("--out", help="What was decided.")] = Path("cowest-loop"),
+        out: Annotated[
+            Path, typer.Option("--out", help="Folder for the loop's state and decisions.")
+        ] = Path("cowest-loop"),
         skip_bad: SkipBad = False,
         config: ConfigFile = None,
         as_json: AsJson = False,

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="cowest.toml, or another file.")
+    Path | None, typer.Option("--config", "-c", help="Configuration file; cowest.toml by default.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")
+    bool, typer.Option("--skip-bad", help="Leave out malformed rows and report them.")
 ]

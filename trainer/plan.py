@@ -96,7 +96,7 @@ def plan_training(
         rows: what would be trained on.
         job: model, preset, objective and overlays.
         adapters: the registry; earlier runs on the same base say how fast this machine trains.
-        start: the adapter that would be gone on with.
+        start: the adapter that training would continue from.
         held_out: queries that must not be trained on.
         drop_bad_rows: as in `train_dpo`.
 

@@ -1,4 +1,4 @@
-"""Runs that can be gone on with: their names, their locks, their last whole checkpoint.
+"""Runs that can be resumed: their names, their locks, their last whole checkpoint.
 
 Knows folders and files. Knows no torch, no trainer and no registry.
 """
@@ -40,7 +40,7 @@ def last_checkpoint(run: Path, note: Callable[[str], None]) -> str | None:
 
     Args:
         run: the run's folder.
-        note: called with what is gone on with, and what was removed.
+        note: called with what is resumed, and what was removed.
 
     Returns:
         Its folder; None when there is none.
@@ -55,7 +55,7 @@ def last_checkpoint(run: Path, note: Callable[[str], None]) -> str | None:
     if not whole:
         return None
     step, newest = max(whole)
-    note(f"goes on after step {step}, from {newest.name}")
+    note(f"resumes after step {step}, from {newest.name}")
     return str(newest)
 
 

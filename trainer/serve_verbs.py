@@ -22,17 +22,23 @@ from trainer.options import ConfigFile
 Model = Annotated[
     str | None, typer.Option(help="Folder or name of the base model; the weak model by default.")
 ]
-Python = Annotated[str, typer.Option(help="The python of an environment that has vLLM.")]
-Host = Annotated[str, typer.Option(help="Where it listens.")]
-Port = Annotated[int, typer.Option(help="TCP port.")]
-Dtype = Annotated[str, typer.Option(help="auto is what the hardware computes fast.")]
-Tools = Annotated[
-    str | None, typer.Option(help="vLLM's parser of this model's tool calls, such as hermes.")
+Python = Annotated[str, typer.Option(help="Python interpreter of an environment with vLLM.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(help="TCP port to listen on.")]
+Dtype = Annotated[
+    str, typer.Option(help="Precision; auto is the fastest that the hardware supports.")
 ]
-Context = Annotated[int | None, typer.Option(min=1, help="Tokens of prompt and answer.")]
+Tools = Annotated[
+    str | None, typer.Option(help="Parser for the model's tool calls in vLLM, such as hermes.")
+]
+Context = Annotated[
+    int | None, typer.Option(min=1, help="Maximum tokens of prompt and answer together.")
+]
 Print = Annotated[bool, typer.Option("--print", help="Print the command and start nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON and start nothing.")]
-Options = Annotated[list[str] | None, typer.Argument(help="Further options of vLLM, after --.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the command as JSON and start nothing.")
+]
+Options = Annotated[list[str] | None, typer.Argument(help="Options for vLLM itself, after --.")]
 
 
 def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Config]) -> None:
@@ -57,7 +63,7 @@ def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Confi
         only_print: Print = False,
         as_json: AsJson = False,
     ) -> None:
-        """Serve the weak model by vLLM, which takes the registry's adapters while it runs."""
+        """Serve the weak model with vLLM, which loads the registry's adapters while it runs."""
         from cowest_graph.weak.vllm_server import vllm_server
 
         settings = settings_of(config)

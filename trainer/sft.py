@@ -21,7 +21,7 @@ def train(
 ) -> tuple[Any, dict[str, Any]]:
     """Train an adapter and save it to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint there.
+    A run that was cut off is resumed from the last whole checkpoint there.
 
     Args:
         run: job, machine, folder and log.
@@ -46,7 +46,7 @@ def train(
     config = configure(SFTConfig, args)
     model, tokenizer = load(job, run.machine, lora=lora, args=config, start=start)
     if start:
-        log.note(f"SFT goes on with the adapter in {start} and keeps its shape")
+        log.note(f"SFT continues from the adapter in {start} and keeps its shape")
 
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note

@@ -1,5 +1,5 @@
-"""One training step, watched: which rows were in it, whether its loss can be gone on with, and how
-a checkpoint of it is kept.
+"""One training step, watched: which rows were in it, whether training can continue after its
+loss, and how a checkpoint of it is kept.
 
 Knows transformers' `Trainer`, of which any trainer class can be watched. Knows no recipe, no rows'
 content and no process.
@@ -70,11 +70,11 @@ class Batches:
 
 
 def watched(trainer_class: Any) -> Any:
-    """A subclass of a trainer that stops on what cannot be gone on with, and resumes rightly.
+    """A subclass of a trainer that stops where it cannot continue, and resumes rightly.
 
     - A loss that is not finite, or 20 times the first one, raises ArithmeticError with the step
       and the rows of that micro-batch, before the optimizer uses it.
-    - Want of memory becomes `OutOfMemory`.
+    - Running out of memory becomes `OutOfMemory`.
     - Checkpoints hold the adapter "default" alone. With TRL's frozen copy "ref" beside it,
       transformers would load that one when it resumes, and silently leave "default" as it was
       before training.

@@ -16,20 +16,25 @@ from trainer.advice import FAILED, need
 from trainer.config import Config
 from trainer.options import AsJson, ConfigFile, SkipBad
 
-Promote = Annotated[bool, typer.Option("--promote", help="Serve it at once.")]
-Name = Annotated[str | None, typer.Option(help="Of the new version; v0001, … by default.")]
+Promote = Annotated[bool, typer.Option("--promote", help="Serve the new version at once.")]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Name for the new version; by default the next of v0001, v0002, …"),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would run, with estimates; train nothing.")
 ]
 HeldOutFile = Annotated[
     Path | None,
-    typer.Option("--held-out", help="Queries never to train on: JSONL, or a hash a line."),
+    typer.Option(
+        "--held-out", help="File of queries never to train on: JSON Lines, or one hash per line."
+    ),
 ]
 DropBad = Annotated[
-    bool, typer.Option("--drop-bad-rows", help="Train without faulty rows, and say how many.")
+    bool, typer.Option("--drop-bad-rows", help="Train without faulty rows, and report how many.")
 ]
 
-_GOES_ON = "nothing is registered yet; the same command goes on from the last checkpoint"
+_GOES_ON = "nothing is registered yet; the same command resumes from the last checkpoint"
 
 
 def add_train_verbs(
@@ -49,7 +54,9 @@ def add_train_verbs(
 
     @train.command()
     def sft(
-        rows: Annotated[Path, typer.Argument(help="JSONL with query, reference, explanation.")],
+        rows: Annotated[
+            Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
+        ],
         config: ConfigFile = None,
         name: Name = None,
         promote: Promote = False,
@@ -85,11 +92,13 @@ def add_train_verbs(
             str | None, typer.Option(help="SFT adapter to start from; the one in use by default.")
         ] = None,
         any_version: Annotated[
-            bool, typer.Option("--any-version", help="Drafts of other versions, too.")
+            bool, typer.Option("--any-version", help="Use drafts by other versions as well.")
         ] = False,
         objective: Annotated[
             str | None,
-            typer.Option(help="dpo, ipo, cdpo, robust, weighted, margin, kto or sft_best."),
+            typer.Option(
+                help="Objective: dpo, ipo, cdpo, robust, weighted, margin, kto or sft_best."
+            ),
         ] = None,
         name: Name = None,
         promote: Promote = False,
@@ -123,8 +132,10 @@ def add_train_verbs(
 
     @app.command()
     def push(
-        name: Annotated[str, typer.Argument(help="A version.")],
-        repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+        name: Annotated[str, typer.Argument(help="Version to upload.")],
+        repository: Annotated[
+            str, typer.Argument(help="Repository on the Hugging Face hub, as OWNER/NAME.")
+        ],
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> None:

@@ -65,7 +65,7 @@ def tune(
 ) -> dict[str, Any]:
     """Train on the rows and save the adapter to `output` in the run's folder.
 
-    A run that was cut off goes on from the last whole checkpoint there. With a reference, the
+    A run that was cut off is resumed from the last whole checkpoint there. With a reference, the
     trainer is given neither `peft_config` nor `ref_model`: TRL then freezes a copy of the adapter.
 
     Args:

@@ -55,7 +55,7 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     Args:
         job_file: {"kind": "sft", "dpo" or "kto", "job": a TrainingJob, "rows": a JSONL file beside
             it, "start": an adapter's folder or null, "drop_bad_rows": true or false}.
-        folder: where log.jsonl, checkpoints/ and output/ go; checkpoints there are gone on with.
+        folder: where log.jsonl, checkpoints/ and output/ go; checkpoints there are resumed from.
 
     Returns:
         Plain data: backend, machine, metrics, hyperparameters, versions, seconds.

@@ -87,7 +87,7 @@ def test_a_checkpoint_that_was_cut_off_is_removed_and_not_gone_on_with(tmp_path:
     assert not cut.exists()
     assert said == [
         "removed checkpoint-10, which was cut off",
-        "goes on after step 9, from checkpoint-9",
+        "resumes after step 9, from checkpoint-9",
     ]
 
 
@@ -123,7 +123,7 @@ def test_a_killed_worker_leaves_nothing_registered_and_is_gone_on_with(
     (run / "output" / WEIGHTS).unlink()
     lines.clear()
     made = train_dpo(rows, job, adapters, start=start, progress=lines.append)
-    assert any("goes on after step" in line.get("note", "") for line in lines)
+    assert any("resumes after step" in line.get("note", "") for line in lines)
     assert (adapters.path(made) / WEIGHTS).read_bytes() == undisturbed
     assert not list(runs.iterdir())
 

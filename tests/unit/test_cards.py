@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cowest_graph.adapters import AdapterRegistry
+from trainer.advice import Endpoint, advice, exit_code
 from trainer.cards import model_card, push_adapter
 
 CARD = {
@@ -78,3 +79,24 @@ def test_wrong_names_are_told_before_anything_is_sent(adapters: AdapterRegistry)
         push_adapter(adapters, "v0001", "weak")
     with pytest.raises(LookupError, match="no adapter 'v0002'"):
         push_adapter(adapters, "v0002", "me/weak")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionError("no route to host"), "cannot be reached; check network and proxy"),
+        (TimeoutError("slow"), "did not answer in time"),
+    ],
+)
+def test_a_hub_out_of_reach_is_told_as_such(
+    adapters: AdapterRegistry, error: Exception, said: str
+) -> None:
+    def upload(*_: object) -> str:
+        raise error
+
+    with pytest.raises(RuntimeError, match=said) as raised:
+        push_adapter(adapters, "v0001", "me/weak", upload=upload)
+    told = advice(raised.value, [Endpoint("strong", "http://h/v1", "m")])
+    assert said in told
+    assert "[strong]" not in told
+    assert exit_code(raised.value) == 1

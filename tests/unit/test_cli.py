@@ -287,6 +287,55 @@ def test_failed_calls_are_counted_and_exit_code_1_says_that_nothing_was_answered
     assert SECRET not in told.err + told.out
 
 
+BANNED = ("gone on with", "goes on", "want of", "as cheap", "that is tested on", "print it")
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands()))
+def test_help_reads_as_english_fragments_that_begin_with_a_noun_or_a_verb(
+    words: str, command: Any
+) -> None:
+    texts = [command.help.strip(), *(str(parameter.help) for parameter in command.params)]
+    for text in texts:
+        first = text.split()[0]
+        assert first[0].isupper(), f"{words}: {text!r}"
+        assert first not in {
+            "Of",
+            "That",
+            "This",
+            "For",
+            "Such",
+            "It",
+            "The",
+            "In",
+            "With",
+            "Where",
+        }
+        assert text.endswith((".", "…")), f"{words}: {text!r}"
+        assert not any(phrase in text.lower() for phrase in BANNED), f"{words}: {text!r}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ask", " "],
+        ["promote", "nope"],
+        ["pairs", "--weak-version", "nope"],
+        ["collect", "no.jsonl"],
+    ],
+)
+def test_errors_under_json_are_json_on_both_streams(
+    cowest: Any, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    code = cowest(*words, "--json")
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told == json.loads(said.err.splitlines()[-1])
+    assert told["exit_code"] == code == 2
+    assert told["error"]
+    assert cowest(*words) == code  # and a sentence without it
+    assert capsys.readouterr().err.startswith("cowest: ")
+
+
 def test_pairs_are_shown_with_scores_and_unknown_versions_are_refused(
     tmp_path: Path, cowest: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

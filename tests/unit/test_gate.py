@@ -53,7 +53,7 @@ def test_what_is_missing_on_one_side_is_left_out_on_both() -> None:
     assert (verdict.candidate, verdict.current) == (0.5, 0.0)
     silent = Gate().verdict([None], [1.0])
     assert (silent.passed, silent.candidate, silent.p) == (False, None, None)
-    assert "not one of 1 queries" in str(silent)
+    assert "none of the 1 held-out queries" in str(silent)
 
 
 def test_a_margin_below_0_lets_what_is_hardly_worse_through() -> None:

@@ -108,7 +108,7 @@ def test_the_last_whole_checkpoint_is_the_newest_with_its_mark(tmp_path: Path) -
     assert found == str(tmp_path / "checkpoints" / "checkpoint-10")
     assert said == [
         "removed checkpoint-12, which was cut off",
-        "goes on after step 10, from checkpoint-10",
+        "resumes after step 10, from checkpoint-10",
     ]
     assert last_checkpoint(tmp_path / "none", said.append) is None
 
