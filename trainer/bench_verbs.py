@@ -142,7 +142,7 @@ def add_verbs(app: typer.Typer, load: Load) -> None:
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> None:
-        """Run the paper's analyses: draft styles, number of pairs, rounds of feedback, other models."""
+        """Run the paper's analyses: draft styles, numbers of pairs, rounds of feedback, models."""
         from trainer.analyses import study, variants
 
         training = _training(train_rows, feedback, drafts, adapter)

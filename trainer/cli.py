@@ -168,18 +168,17 @@ def ask(
             traces=store,
             style=settings.collect.style,
             domain=settings.collect.domain,
+            on_weak_failure="raise",  # whoever tries it out shall see what is wrong
         ).compile()
         said = graph.invoke({"query": query})
-        draft = said["draft"]  # None where the strong model had to answer alone
-        version = None if draft is None else draft.response_metadata.get("weak_version")
-        drafted, answer = None if draft is None else text_of(draft), text_of(said["answer"])
+        version = said["draft"].response_metadata.get("weak_version")
+        drafted, answer = (text_of(said[name]) for name in ("draft", "answer"))
         if as_json:
             parts = {"weak_version": version, "draft": drafted, "answer": answer}
             console.show_json(parts)
         else:
             told = f"draft ({version or settings.weak.model}):\n{drafted}"
-            failed = "no draft: the weak model failed, the strong model answers alone"
-            console.show(failed if draft is None else told, style="dim")
+            console.show(told, style="dim")
             console.show("answer:", style="bold")
             console.show(answer)
         wait_for_shadows()

@@ -193,7 +193,7 @@ def test_a_stopped_collection_keeps_what_was_finished_and_goes_on(
         _, said = process.communicate(timeout=20)
     assert process.returncode == code
     assert "once more to end at once" in said
-    assert "the same command resumes from there" in said
+    assert "run the same command again to resume" in said
     assert "Traceback" not in said
     kept = stored(folder)
     assert 0 < len(kept) < QUERIES
