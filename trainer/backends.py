@@ -130,17 +130,58 @@ def named(args: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in args.items() if name != "output_dir"}
 
 
+def trl_config(kind: Kind, args: Mapping[str, Any]) -> Any:
+    """TRL's config for a recipe: what the dry run and the run itself both make of `settings`.
+
+    Args:
+        kind: "sft", "dpo" or "kto".
+        args: from `settings`.
+
+    Raises:
+        ValueError: for an argument that TRL does not have or take, or a `report_to` that cannot
+            be reported to here, since its package is not installed.
+    """
+    import trl
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    config = configure(getattr(trl, f"{kind.upper()}Config"), args)
+    try:
+        for report in get_reporting_integration_callbacks(config.report_to):
+            report()  # as the trainer will, after the model is loaded
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"report_to is {args['report_to']!r}, which does not work here ({error}); "
+            "install what is missing, or leave report_to out"
+        ) from None
+    return config
+
+
+def lora_config(lora: Mapping[str, Any]) -> Any:
+    """PEFT's config of a new adapter.
+
+    Raises:
+        ValueError: for an argument that PEFT does not have or take.
+    """
+    from peft import LoraConfig
+
+    return configure(LoraConfig, {"task_type": "CAUSAL_LM", **lora})
+
+
 def configure(config: type, values: Mapping[str, Any]) -> Any:
     """`config(**values)` for a library's dataclass.
 
     Raises:
-        ValueError: for an argument it does not have, with the nearest one that it has.
+        ValueError: for an argument it does not have, with the nearest one that it has; or for
+            a value that it does not take.
     """
     known = [field.name for field in fields(config) if field.init]
     for name in values:
         if name not in known:
             raise ValueError(f"{config.__name__} has no argument {name!r}{nearest(name, known)}")
-    return config(**values)
+    try:
+        return config(**values)
+    except TypeError as error:  # a text where a number belongs, and the like
+        raise ValueError(f"{config.__name__} does not take these arguments: {error}") from None
 
 
 def load(
@@ -192,7 +233,7 @@ def _load_plain(
     lora: Mapping[str, Any],
     start: Path | None,
 ) -> tuple[Any, Any]:
-    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -203,8 +244,7 @@ def _load_plain(
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if start:
         return PeftModel.from_pretrained(model, start, is_trainable=True), tokenizer
-    config = configure(LoraConfig, {"task_type": "CAUSAL_LM", **lora})
-    return get_peft_model(model, config), tokenizer
+    return get_peft_model(model, lora_config(lora)), tokenizer
 
 
 def _load_unsloth(

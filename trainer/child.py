@@ -121,6 +121,8 @@ def _environment(ours: Mapping[str, str], run: Path) -> dict[str, str]:
         # Unsloth writes the trainers that it compiles here: not into whatever folder this is, and
         # not where a run beside this one reads.
         "UNSLOTH_COMPILE_LOCATION": str(run / "unsloth_compiled_cache"),
+        # TensorBoard's curves outlive the run's folder, which goes when its adapter is registered.
+        "TENSORBOARD_LOGGING_DIR": str(run.parent.with_name(".curves") / run.name),
         **ours,
         "PYTHONPATH": os.pathsep.join(paths),  # this very package, also where it is not installed
         # The worker's own children (compilers, data loaders), too, find no module in whatever

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import configure, load, named, settings
+from trainer.backends import load, named, settings, trl_config
 from trainer.checks import examined
 from trainer.job import TrainingJob, model_folder
 from trainer.objectives import (
@@ -48,12 +48,11 @@ def train(
         OutOfMemory: when a micro-batch does not fit.
     """
     from transformers import set_seed
-    from trl import DPOConfig
 
     job, log = run.job, run.log
     set_seed(job.seed)
     _, args = settings(job, "dpo", run.machine, run.folder, log.note)
-    config = configure(DPOConfig, args)
+    config = trl_config("dpo", args)
     model, tokenizer = load(job, run.machine, lora={}, args=config, start=start)
     log.note(f"{job.objective} continues from the adapter in {start} and keeps its shape")
 

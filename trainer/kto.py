@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import configure, load, named, settings
+from trainer.backends import load, named, settings, trl_config
 from trainer.checks import examined
 from trainer.objectives import kto_weights
 from trainer.rows import Row
@@ -42,12 +42,12 @@ def train(
         OutOfMemory: when a micro-batch does not fit.
     """
     from transformers import set_seed
-    from trl import KTOConfig, KTOTrainer
+    from trl import KTOTrainer
 
     job, log = run.job, run.log
     set_seed(job.seed)
     _, args = settings(job, "kto", run.machine, run.folder, log.note)
-    config = configure(KTOConfig, args)
+    config = trl_config("kto", args)
     model, tokenizer = load(job, run.machine, lora={}, args=config, start=start)
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note

@@ -101,7 +101,8 @@ def plan_training(
         drop_bad_rows: as in `train_dpo`.
 
     Raises:
-        ValueError: for a job that lacks something, or a tokenizer without a chat template.
+        ValueError: for a job that lacks something, arguments that TRL or PEFT do not take, a
+            `report_to` whose package is not installed, or a tokenizer without a chat template.
         FileNotFoundError: when there is no such model.
         LookupError: when there is no adapter `start`.
         RuntimeError: when the job asks for Unsloth and it cannot run here.
@@ -112,6 +113,9 @@ def plan_training(
     machine, (_, reason) = backends.machine(job), backends.choose(job)
     notes: list[str] = []
     lora, args = backends.settings(job, kind, machine, folder, notes.append)
+    backends.trl_config(kind, args)  # what TRL and PEFT would refuse, they refuse here
+    if start is None and machine.backend == "plain":
+        backends.lora_config(lora)
     tokens, faults = _measured(rows, folder, args, held_out)
     kept = len(rows) - len({fault.row for fault in faults})
     batch = int(args.get("per_device_train_batch_size", 8))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.backends import configure, load, named, settings
+from trainer.backends import load, named, settings, trl_config
 from trainer.checks import examined
 from trainer.rows import Row
 from trainer.tuning import Run, tune
@@ -38,12 +38,12 @@ def train(
         OutOfMemory: when a micro-batch does not fit.
     """
     from transformers import set_seed
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     job, log = run.job, run.log
     set_seed(job.seed)  # before the adapter's first weights are drawn
     lora, args = settings(job, "sft", run.machine, run.folder, log.note)
-    config = configure(SFTConfig, args)
+    config = trl_config("sft", args)
     model, tokenizer = load(job, run.machine, lora=lora, args=config, start=start)
     if start:
         log.note(f"SFT continues from the adapter in {start} and keeps its shape")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from cowest_graph.adapters import AdapterRegistry
 from trainer import TrainingJob, demonstrations
+from trainer.cli import run
 from trainer.plan import plan_training
+from trainer.presets import Kind
 from trainer.rows import Rows
 from trainer.tuning import Run
 from trainer.watch import RunLog
@@ -62,6 +65,47 @@ def test_a_plan_starts_nothing_and_says_what_would_be_refused(
     nothing = plan_training("sft", shown(0), job, adapters)
     assert "there are no rows" in str(nothing.refused)
     assert not (tmp_path / "adapters").exists()
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "kto"])
+def test_the_plan_builds_the_arguments_of_the_run(
+    kind: Kind, job: TrainingJob, tmp_path: Path
+) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    adapters = AdapterRegistry(tmp_path / "adapters")
+    there = get_available_reporting_integrations()
+    lacking = next(name for name in INTEGRATION_TO_CALLBACK if name not in there)
+    for args, told in (
+        ({"learnin_rate": 1.0}, "Config has no argument 'learnin_rate'.*'learning_rate'"),
+        ({"logging_dir": "curves"}, "Config has no argument 'logging_dir'"),
+        ({"save_strategy": "sometimes"}, "sometimes"),
+        ({"warmup_steps": "few"}, "Config does not take these arguments: .*str"),
+        ({"report_to": lacking}, f"report_to is '{lacking}', which does not work here .*install"),
+        ({"report_to": ["nobody"]}, r"report_to is \['nobody'\].* not supported"),
+    ):
+        wrong = replace(job, args={**job.args, **args})
+        with pytest.raises(ValueError, match=told):
+            plan_training(kind, shown(3), wrong, adapters)
+    shape = replace(job, lora={"rank": 4})
+    with pytest.raises(ValueError, match="LoraConfig has no argument 'rank'"):
+        plan_training("sft", shown(3), shape, adapters)
+
+
+def test_the_dry_run_ends_with_an_error_s_code(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, settings = tmp_path / "rows.jsonl", tmp_path / "cowest.toml"
+    rows.write_text(json.dumps({"query": "VEX?", "reference": "dust"}))
+    for kind, args, code in (("sft", "max_steps = 1", 0), ("sft", 'logging_dir = "curves"', 1)):
+        settings.write_text(
+            f'[weak]\nmodel = "{tiny_model}"\n[adapters]\nfolder = "{tmp_path}/adapters"\n'
+            f'[train]\npreset = "tiny"\nprecision = "fp32"\n[train.{kind}]\n{args}\n'
+        )
+        told = run(["train", kind, str(rows), "--dry-run", "--config", str(settings)])
+        assert bool(told) == bool(code), capsys.readouterr()
+    assert "SFTConfig has no argument 'logging_dir'" in capsys.readouterr().err
 
 
 def test_what_the_machine_cannot_do_is_told_by_the_plan_too(
