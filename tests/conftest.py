@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cowest_graph.weak.hardware import cpu_computes_bfloat16, cpu_told
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # read when langgraph is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -22,6 +24,19 @@ settings.register_profile(
     "laws", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("laws")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What the laws are run on: they are to hold on every CPU, and each names its precision."""
+    if hasattr(session.config, "workerinput"):
+        return
+    limits = ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+    told = ", ".join(f"{name}={os.environ[name]}" for name in limits if name in os.environ)
+    auto = "bf16" if cpu_computes_bfloat16() else "fp32"
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"runs on {cpu_told()}; {told or 'threads as torch chooses'}")
+        reporter.write_line(f"precision: as each test names it ('auto' trains in {auto} here)")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from fake_vllm import lora, tensors
 
 from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.weak.hardware import cpu_computes_bfloat16
 from cowest_graph.weak.vllm_fit import accepted_rank, check_fit
 from cowest_graph.weak.vllm_server import vllm_server
 
@@ -98,3 +99,16 @@ def test_a_server_of_tools_holds_forced_texts_to_json_without_blanks() -> None:
 
 def test_a_rank_is_rounded_up_to_what_vllm_takes() -> None:
     assert [accepted_rank([r]) for r in (1, 2, 8, 9, 64, 400)] == [1, 8, 8, 16, 64, 512]
+
+
+@pytest.mark.parametrize(
+    ("limit", "fast"),
+    [("AVX2", False), ("avx512_core", False), ("", None), ("AVX512_CORE_AMX", None)],
+)
+def test_a_limit_of_onednn_is_a_limit_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, limit: str, fast: bool | None
+) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    own = cpu_computes_bfloat16()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert cpu_computes_bfloat16() is (own if fast is None else fast)
