@@ -43,7 +43,8 @@ class CompiledCollaboration(CompiledStateGraph[Any, Any, Any, Any]):
 
     def pick(self, keys: str | list[str]) -> RunnableSerializable[Any, Any]:
         """The values of these keys of the output, as one piece where it is streamed."""
-        return RunnableLambda(self.invoke, self.ainvoke, name=self.get_name()) | RunnablePick(keys)
+        whole = RunnableLambda(self.invoke, self.ainvoke, name=self.get_name())
+        return whole.with_types(input_type=self.get_input_schema()) | RunnablePick(keys)
 
 
 class CollaborationGraph(StateGraph[Any, Any, Any, Any]):

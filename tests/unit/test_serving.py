@@ -367,6 +367,8 @@ def test_a_picked_answer_streams() -> None:
         return "".join([piece async for piece in chain.astream({"query": "Which?"})])
 
     assert asyncio.run(stream()) == "Answer: B12"
+    tool = chain.as_tool(name="expert", description="Asks the expert.")
+    assert tool.invoke({"query": "Which?"}) == "Answer: B12"
     both = collaboration().pick(["draft", "answer"]).invoke({"query": "Which?"})
     assert both.keys() == {"draft", "answer"}
 
