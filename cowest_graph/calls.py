@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp, NodeError
 from langgraph.types import Command
 
@@ -72,13 +72,26 @@ def evaluation_call(
 def in_place(function: Callable[[Any], Any]) -> Runnable[Any, Any]:
     """A quick function without I/O as a Runnable that async graphs call without a thread.
 
-    As with any `RunnableLambda`, a Runnable that it returns is run in its stead.
+    As with a `RunnableLambda`, a Runnable that it returns is run in its stead. It is no run of its
+    own, though: callbacks and traces show the models, and not what reads and writes beside them.
     """
+    return _InPlace(function)
 
-    async def called(given: Any) -> Any:
-        return function(given)
 
-    return RunnableLambda(function, called)
+class _InPlace(Runnable[Any, Any]):
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        self.name = function.__name__.strip("<>_") or None
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        found = self._function(input)
+        return found.invoke(input, config, **kwargs) if isinstance(found, Runnable) else found
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        found = self._function(input)
+        return (
+            await found.ainvoke(input, config, **kwargs) if isinstance(found, Runnable) else found
+        )
 
 
 def keep_failure(role: str, key: str, then: str) -> Callable[..., Command[str]]:

@@ -266,7 +266,7 @@ def _drafting(
         if seed is not None and state.get("index"):  # one seed would draw K equal drafts
             arguments["seed"] = seed + state["index"]
         drafting = prompts.draft | (model.bind(**arguments) if arguments else model)
-        return _SEEN | drafting | in_place(as_message)
+        return _SEEN | drafting
 
     return in_place(pinned)
 
