@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test unit check format clean
+.PHONY: install demo test unit check format clean gpu
 
 install: $(STAMP)
 
@@ -42,6 +42,11 @@ unit: install
 
 test: unit
 	$(PYTEST) --dist loadfile tests/training tests/integration -rs --durations=15
+
+# All that a GPU has to show, in one call; on a machine of its own, without a network or .venv:
+# make gpu GPU="--wheels DIR --weights DIR --out DIR"
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(GPU)
 
 check: install
 	$(BIN)/ruff format --check .

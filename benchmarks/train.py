@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/train.py [--kind dpo|sft] [--ways trl ours …] [--rounds 2] [--steps 3]
        [--batch 4] [--accumulate 1] [--rows context|demo|long|mixed] [--model FOLDER]
-       [--device cpu|cuda]
+       [--device cpu|cuda] [--precision fp32|bf16|fp16] [--out FILE.json]
 On a GPU: python benchmarks/train.py --device cuda --ways trl ours unsloth --steps 20 --batch 8
 A machine without a compiler or with little time: leave out the way `compiled`.
 
@@ -19,7 +19,7 @@ Rows: `context`, a prompt with a service report of its own (some 170 tokens) and
 lengths.
 
 Ways of DPO, each with the one before it where it begins with +:
-  trl         TRL's defaults (fp32 on a CPU: TRL's bf16 needs hardware for it)
+  trl         TRL's defaults, in the precision that is asked for
   trl-lean    the same without gradient checkpointing, which costs time and saves memory
   +allocator  glibc keeps freed memory (trainer.launch sets this)
   +logits     logits at completion tokens only
@@ -74,6 +74,8 @@ def main() -> None:
     options.add_argument("--rows", choices=["context", "demo", "long", "mixed"], default="context")
     options.add_argument("--model", help="a folder; default: the packaged SmolLM2-135M-Instruct")
     options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
+    options.add_argument("--out", help="a JSON file for the table's figures")
     options.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.child:
@@ -87,7 +89,7 @@ def main() -> None:
 
 
 def _compare(asked: argparse.Namespace, home: Path) -> None:
-    spec = {key: value for key, value in vars(asked).items() if key not in ("child", "ways")}
+    spec = {key: value for key, value in vars(asked).items() if key not in ("child", "ways", "out")}
     if spec["model"] is None:
         from cowest_graph.embedded import weak_model
 
@@ -157,6 +159,7 @@ def _table(results: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) 
         "adapters' distance",
     )
     print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
+    plain: list[dict[str, Any]] = []
     for way, runs in ran.items():
         best = min(runs, key=lambda run: run["seconds"])
         speed = best["tokens"] / best["seconds"]
@@ -169,6 +172,20 @@ def _table(results: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) 
             f"{gflops / peak:.0%} | {best['store_seconds']:.1f} | "
             f"{_loss_difference(first, best):.1e} | {_adapter_difference(first, best):.1e} |"
         )
+        plain.append(
+            {
+                "way": way,
+                "tokens_per_second": speed,
+                "ratio": speed / base,
+                "peak_mib": best["peak_mib"],
+                "matmul_share": None if gflops != gflops else gflops / peak,
+                "loss_difference": _loss_difference(first, best),
+                "precision": best["precision"],
+            }
+        )
+    if asked.out:
+        told = {"kind": asked.kind, "machine": first["machine"], "matmul_gflops": peak}
+        Path(asked.out).write_text(json.dumps({**told, "ways": plain}, indent=1))
 
 
 def _loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -203,7 +220,7 @@ def _child(spec: dict[str, Any], out: Path) -> None:
 
     way = spec["way"]
     backends.prepare("unsloth" if way == "unsloth" else "plain", spec["kind"])
-    peak = _matmul_gflops(torch, spec["device"])
+    peak = _matmul_gflops(torch, spec)
     set_seed(0)
     rows = _rows(spec)
     start = _start(spec) if spec["kind"] == "dpo" else None
@@ -245,6 +262,7 @@ def _child(spec: dict[str, Any], out: Path) -> None:
         "rows": len(rows),
         "matmul_gflops": peak,
         "machine": _machine(torch, spec["device"]),
+        "precision": str(model.dtype).removeprefix("torch."),
         "start": str(start) if start else None,
         "notes": notes,
         **_lengths(spec, rows, words),
@@ -262,7 +280,8 @@ def _trainer(
     from trainer.job import TrainingJob
 
     way, cuda = spec["way"], spec["device"] == "cuda"
-    job = TrainingJob(spec["model"], backend="unsloth" if way == "unsloth" else "plain")
+    backend = "unsloth" if way == "unsloth" else "plain"
+    job = TrainingJob(spec["model"], backend=backend, precision=spec["precision"])
     here = machine(job)
     arguments: dict[str, Any] = {
         "output_dir": str(out / "checkpoints"),
@@ -422,9 +441,14 @@ def _gflop(torch: Any, spec: dict[str, Any], trainer: Any, rows: int) -> float:
     return total / spec["batch"] * rows / 1e9
 
 
-def _matmul_gflops(torch: Any, device: str) -> float:
+def _matmul_gflops(torch: Any, spec: dict[str, Any]) -> float:
+    from trainer.backends import machine
+    from trainer.job import TrainingJob
+
+    device = spec["device"]
     size = 2048 if device == "cpu" else 8192
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    here = machine(TrainingJob(spec["model"], backend="plain", precision=spec["precision"]))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[here.precision]
     one = torch.randn(size, size, device=device, dtype=dtype)
     best = 1e9
     for _ in range(6):
