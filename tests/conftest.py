@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import struct
 from pathlib import Path
 
 import pytest
+from folders import write_adapter
 from hypothesis import HealthCheck, settings
 
 from cowest_graph.weak.hardware import cpu_computes_bfloat16, cpu_told
@@ -53,10 +52,4 @@ def smollm2() -> Path:
 @pytest.fixture
 def peft_folder(tmp_path: Path) -> Path:
     """The smallest folder that a registry takes for an adapter."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1}))
-    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-    tensors = struct.pack("<Q", len(header)) + header + b"\0" * 4
-    (folder / "adapter_model.safetensors").write_bytes(tensors)
-    return folder
+    return write_adapter(tmp_path / "source")
