@@ -15,9 +15,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from cowest_graph.benchmark import mean_interval, statistic_interval
+from cowest_graph.benchmark.scoreboard import resampled_macro_f1
 from cowest_graph.domains import Domain, Example, without_duplicates
-from cowest_graph.scoreboard import resampled_macro_f1
-from trainer.models import attribute
+from trainer.cli.models import attribute
 
 NAMES = [
     "examples.ethics.banking:banking77",

@@ -13,8 +13,8 @@ import argparse
 from langchain_core.prompts import ChatPromptTemplate
 
 from cowest_graph import embedded, exact_match, final_answer
-from cowest_graph.instruments import questions
 from cowest_graph.prompts import REFINE, completion
+from cowest_graph.testing.world import questions
 
 FORMAT = (
     'Write "Explanation:" and one paragraph that gives the reason. Then, on a new line, write '

@@ -14,7 +14,7 @@ import random
 from typing import Any
 
 from cowest_graph.metrics import exact_match, token_f1
-from trainer.models import attribute
+from trainer.cli.models import attribute
 
 
 def main() -> None:

@@ -319,8 +319,8 @@ def _trainer(
 
 def _quicken(spec: dict[str, Any], trainer: Any, start: Path | None) -> list[str]:
     """Switch on what this way is about; returns what is said of it."""
-    from trainer.shared_prefix import share_prefixes
-    from trainer.speed import logits_on_completions, quicken
+    from trainer.fast.paths import logits_on_completions, quicken
+    from trainer.fast.shared_prefix import share_prefixes
 
     notes: list[str] = []
     way, dpo = spec["way"], spec["kind"] == "dpo"
@@ -361,7 +361,7 @@ def _start(spec: dict[str, Any]) -> Path:
 
 def _rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows as the demo's; `long` and `mixed` have longer completions."""
-    from cowest_graph.instruments import questions
+    from cowest_graph.testing.world import questions
     from trainer.rows import demonstrations
 
     needed = spec["steps"] * spec["batch"] * spec["accumulate"]
@@ -389,7 +389,7 @@ def _rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _report(number: int) -> str:
     """A service report that no other row has."""
-    from cowest_graph.instruments import CONDITIONS, PARTS
+    from cowest_graph.testing.world import CONDITIONS, PARTS
 
     draw = random.Random(number)
     parts, conditions = list(PARTS.values()), list(CONDITIONS.values())

@@ -23,7 +23,7 @@ from floors import scores
 from cowest_graph import AdapterRegistry, LocalWeak, embedded
 from cowest_graph.domains import Domain, Example, distinct, without_duplicates
 from trainer import TrainingJob, demonstrations, train_sft
-from trainer.models import attribute
+from trainer.cli.models import attribute
 
 _LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

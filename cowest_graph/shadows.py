@@ -17,8 +17,8 @@ from langchain_core.runnables import Runnable
 from cowest_graph.calls import failed_call
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
-from cowest_graph.records import Call, Shadow, Trace
 from cowest_graph.traces import TraceStore
+from cowest_graph.traces.records import Call, Shadow, Trace
 
 log = logging.getLogger(__name__)
 

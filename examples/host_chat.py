@@ -22,8 +22,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from cowest_graph import AdapterRegistry, create_collaboration
-from cowest_graph.instruments import CONDITIONS, PARTS, REMEDIES
 from cowest_graph.testing import ScriptedModel
+from cowest_graph.testing.world import CONDITIONS, PARTS, REMEDIES
 
 
 class Chat(MessagesState):

@@ -21,7 +21,7 @@ from cowest_graph.adapters import CONFIG, WEIGHTS
 from cowest_graph.weak.hardware import cpu_computes_bfloat16
 from trainer.job import TrainingJob, model_folder, nearest
 from trainer.presets import Kind
-from trainer.resume import CHECKPOINTS
+from trainer.run.resume import CHECKPOINTS
 
 Backend = Literal["plain", "unsloth"]
 

@@ -26,8 +26,8 @@ from cowest_graph import (
 )
 from cowest_graph.benchmark import Difference, mean_interval, paired_difference
 from cowest_graph.collecting import collect
-from cowest_graph.instruments import DOMAIN, questions
 from cowest_graph.prompts import Prompts, draft_prompt, readable, text_of
+from cowest_graph.testing.world import DOMAIN, questions
 from trainer.job import TrainingJob
 from trainer.launch import train_dpo, train_sft
 from trainer.rows import demonstrations, preferences

@@ -20,9 +20,9 @@ from trainer.objectives import (
     weighted_start_loss,
 )
 from trainer.rows import Row
-from trainer.steps import ROW
 from trainer.tuning import Reference, Run, tune
-from trainer.weighted import weighted
+from trainer.tuning.steps import ROW
+from trainer.tuning.weighted import weighted
 
 
 def train(

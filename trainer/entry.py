@@ -16,9 +16,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    from trainer import cli
+    from trainer.cli import main as run
 
-    cli.main()
+    run()
 
 
 def _end(number: int, _: FrameType | None) -> None:

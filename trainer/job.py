@@ -51,8 +51,8 @@ class TrainingJob:
         seed: of the adapter's first weights and of the order of rows.
         time_limit: seconds after which training ends with the step it is at and the adapter is
             kept; None for no limit.
-        fast_paths: take what is proven to give the same losses for less work (`trainer.speed`);
-            False trains by TRL's own paths alone.
+        fast_paths: take what is proven to give the same losses for less work (see
+            `trainer.fast.paths`); False trains by TRL's own paths alone.
         num_processes: processes that train together, each on `per_device_train_batch_size` rows.
         accelerate: how they share the work: "ddp" (each has the whole model), "fsdp" (sharded,
             GPUs only), or the path of an accelerate configuration.

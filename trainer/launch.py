@@ -20,16 +20,16 @@ from typing import Any
 
 from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint
 from cowest_graph.traces import Trace
-from trainer.cards import name_base, write_model_card
 from trainer.checks import HeldOut, dropped, refuse, text_faults, without
-from trainer.child import Progress, run_worker
 from trainer.job import TrainingJob, model_folder
 from trainer.objectives import OBJECTIVES
 from trainer.presets import Kind
-from trainer.processes import command
-from trainer.resume import locked, run_name, state_of
 from trainer.rows import Row, Rows, label_noise, rows_hash
-from trainer.space import check_disk, smaller_batches
+from trainer.run.cards import name_base, write_model_card
+from trainer.run.child import Progress, run_worker
+from trainer.run.processes import command
+from trainer.run.resume import locked, run_name, state_of
+from trainer.run.space import check_disk, smaller_batches
 
 _TAIL = 25  # lines of the child's output in an error
 

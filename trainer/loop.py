@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import BASE, AdapterRegistry
-from cowest_graph.benching import run_name
+from cowest_graph.benchmark.ledger import run_name
 from cowest_graph.collecting import collected
 from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
 from cowest_graph.graph import create_collector
 from cowest_graph.traces import Trace, TraceStore
 from trainer.checks import HeldOut, query_hash, seen_in_training
-from trainer.child import told
 from trainer.console import write_text
 from trainer.gate import Gate, Verdict, held_out_scores
 from trainer.job import MakeJob, TrainingJob
 from trainer.launch import aimed, train_dpo, train_sft
 from trainer.rows import Rows, demonstrations, teaches, training_rows
+from trainer.run.child import told
 
 STATE = "loop.json"
 

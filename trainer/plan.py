@@ -28,7 +28,14 @@ from trainer.checks import (
 from trainer.job import TrainingJob, model_folder
 from trainer.presets import Kind
 from trainer.rows import Row, Rows
-from trainer.space import Memory, estimate_memory, free_memory, needed_on_disk, size, weight_shapes
+from trainer.run.space import (
+    Memory,
+    estimate_memory,
+    free_memory,
+    needed_on_disk,
+    size,
+    weight_shapes,
+)
 
 _SHARE = 0.4  # of the matmul rate that training reached here, on tiny models and long rows alike
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer.processes import is_main
+from trainer.run.processes import is_main
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     Returns:
         Plain data: backend, machine, metrics, hyperparameters, versions, seconds.
     """
-    from trainer.resume import locked
+    from trainer.run.resume import locked
 
     if not is_main():  # one of several processes; the first holds the lock
         return _run(job_file, folder)
@@ -72,7 +72,7 @@ def _run(job_file: Path, folder: Path) -> dict[str, Any]:
     from trainer import backends
     from trainer.job import TrainingJob
     from trainer.tuning import Run
-    from trainer.watch import RunLog
+    from trainer.tuning.watch import RunLog
 
     began = time.monotonic()
     spec = json.loads(job_file.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from pydantic import PrivateAttr
 
 from cowest_graph.adapters import CONFIG, WEIGHTS, AdapterRegistry
 from cowest_graph.weak.following import FollowingWeak
-from cowest_graph.weak.llama_server import LlamaServer
+from cowest_graph.weak.servers.llama_server import LlamaServer
 
 _PAPER: dict[str, Any] = {
     # The paper's sampling (Appendix B.2); llama.cpp's own defaults cut the vocabulary.

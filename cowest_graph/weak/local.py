@@ -37,9 +37,9 @@ from cowest_graph.weak.swapping import SwappingWeak
 from cowest_graph.weak.turns import calls_tools, render, tool_choice_of, turn_of
 
 if TYPE_CHECKING:
-    from cowest_graph.weak.engine import Engine
-    from cowest_graph.weak.live import Live
-    from cowest_graph.weak.request import Request, Sampling, Written
+    from cowest_graph.weak.engine.decode import Engine
+    from cowest_graph.weak.engine.loaded import Live
+    from cowest_graph.weak.engine.request import Request, Sampling, Written
 
 _PER_CALL = (
     *("temperature", "top_p", "top_k", "max_tokens", "seed", "n", "logprobs"),
@@ -102,7 +102,7 @@ class LocalWeak(SwappingWeak):
     # --- life ---
 
     def _open(self) -> Live:
-        from cowest_graph.weak.live import Live
+        from cowest_graph.weak.engine.loaded import Live
 
         return Live(self)
 
@@ -348,8 +348,8 @@ class LocalWeak(SwappingWeak):
         return metadata
 
     def _sampling(self, stop: list[str] | str | None, kwargs: Mapping[str, Any]) -> Sampling:
-        from cowest_graph.weak.forced import grammar_of
-        from cowest_graph.weak.request import Sampling
+        from cowest_graph.weak.engine.grammars import grammar_of
+        from cowest_graph.weak.engine.request import Sampling
 
         if unknown := sorted(set(kwargs) - set(_PER_CALL)):
             raise TypeError(

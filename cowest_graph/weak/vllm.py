@@ -27,9 +27,9 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from cowest_graph.weak.fleet import Fleet
+from cowest_graph.weak.servers.fleet import Fleet
+from cowest_graph.weak.servers.turn import At, Live, Turn
 from cowest_graph.weak.swapping import SwappingWeak
-from cowest_graph.weak.vllm_turn import At, Live, Turn
 
 # Sampling arguments of vLLM's own, which OpenAI's client takes in the body's extra part only.
 _VLLM_OWN = (

@@ -9,9 +9,9 @@ from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from cowest_graph import create_collaboration
+from cowest_graph.domains.retrieval import Lexical
 from cowest_graph.metrics import normalize
 from cowest_graph.prompts import text_of
-from cowest_graph.retrieval import Lexical
 from examples.counterfactual.domain import ifqa
 
 Model = Runnable[Any, Any]

@@ -49,7 +49,7 @@ def create_tutor(
     Args:
         weak: the specialised model.
         strong: the general one.
-        retriever: over notes, such as `cowest_graph.retrieval.Hybrid`.
+        retriever: over notes, such as `cowest_graph.domains.retrieval.Hybrid`.
         prompts: your own wording; the domain's by default.
 
     Returns:

@@ -187,7 +187,7 @@ def train(folder: Path) -> Any:
 
     from cowest_graph import AdapterRegistry
     from trainer import TrainingError, train_dpo, train_sft
-    from trainer.resume import state_of
+    from trainer.run.resume import state_of
 
     write_tiny_model(folder / "model", hidden=16)
     adapters = AdapterRegistry(folder / "trained")

@@ -18,7 +18,7 @@ WHICH = options("Which vitamin is only from animals?", ["Vitamin C", "Vitamin B1
 
 
 def tutor(said: str) -> dict[str, Any]:
-    lexical = pytest.importorskip("cowest_graph.retrieval").Lexical
+    lexical = pytest.importorskip("cowest_graph.domains.retrieval").Lexical
     notes = lexical(documents=[Document(note) for note in NOTES], k=2)
     weak, strong = ScriptedModel(["Answer: B"]), ScriptedModel([said])
     found: dict[str, Any] = create_tutor(weak, strong, notes).compile().invoke({"query": WHICH})

@@ -17,18 +17,19 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from cowest_graph.benching import Ledger, Metered
+from cowest_graph.benchmark.ledger import Ledger, Metered
+from cowest_graph.benchmark.scoreboard import Price, cost
 from cowest_graph.domains import Domain
-from cowest_graph.scoreboard import Price, cost
 from cowest_graph.testing import ScriptedModel, toy_domain
 from cowest_graph.traces import Attempt, Trace
-from trainer.analyses import pairs, rounds, study, styles, variants
-from trainer.bench import Models, Plan, _identity, run_bench
-from trainer.bench_adapters import Training, relabelled
-from trainer.bench_verbs import _folders
+from trainer.bench import Models, Plan, run_bench
+from trainer.bench.adapters import Training, relabelled
+from trainer.bench.analyses import pairs, rounds, study, styles, variants
+from trainer.bench.run import _identity
 from trainer.cli import run
+from trainer.cli.bench import _folders
 from trainer.job import TrainingJob
-from trainer.report import load, markdown, save, web_page
+from trainer.reports.bench import load, markdown, save, web_page
 
 FREE = ("weak", "strong", "strong_cot", "strong_self_refine", "cowest")
 

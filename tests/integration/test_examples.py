@@ -12,7 +12,7 @@ from typing import Any
 
 from cowest_graph.collecting import read_queries
 from trainer import demonstrations
-from trainer.config import Config
+from trainer.cli.config import Config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,7 +9,7 @@ from cowest_graph.domains import Example
 
 bm25s = pytest.importorskip("bm25s", reason="bm25s is not installed")
 
-from cowest_graph.retrieval import Hybrid, Lexical, MiniLM, Semantic, minilm, passages  # noqa: E402
+from cowest_graph.domains.retrieval import Hybrid, Lexical, MiniLM, Semantic, minilm, passages  # noqa: E402
 
 TEXTS = [
     "The kitten rests on the sofa.",

@@ -29,7 +29,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from cowest_graph.weak.vllm_server import ServerCommand, vllm_server
+from cowest_graph.weak.servers.command import ServerCommand, vllm_server
 
 PYTHON = os.environ.get("COWEST_VLLM_PYTHON")
 MISSING = (

@@ -13,7 +13,7 @@ import pytest
 from trainer import TrainingJob, demonstrations
 from trainer.checks import examined, token_faults
 from trainer.tuning import Run
-from trainer.watch import RunLog
+from trainer.tuning.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
 

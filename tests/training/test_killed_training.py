@@ -20,9 +20,9 @@ from faults import collected, demonstrated
 
 from cowest_graph.adapters import AdapterRegistry
 from trainer import TrainingError, TrainingJob, train_dpo, training_rows
-from trainer.resume import last_checkpoint
+from trainer.run.resume import last_checkpoint
 from trainer.tuning import Run
-from trainer.watch import RunLog
+from trainer.tuning.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -33,11 +33,11 @@ from transformers import (
 )
 
 from cowest_graph.adapters import AdapterRegistry, base_fingerprint
-from cowest_graph.weak.engine import Engine
+from cowest_graph.weak.engine.decode import Engine
+from cowest_graph.weak.engine.lora import read_lora
+from cowest_graph.weak.engine.request import Cancelled, QueueFull, Request, Sampling
+from cowest_graph.weak.engine.sampling import Rules, sample
 from cowest_graph.weak.local import LocalWeak, render
-from cowest_graph.weak.lora import read_lora
-from cowest_graph.weak.request import Cancelled, QueueFull, Request, Sampling
-from cowest_graph.weak.sampling import Rules, sample
 
 TOKENS = 10
 QUESTIONS = [

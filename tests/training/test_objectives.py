@@ -18,7 +18,7 @@ from cowest_graph.traces import Trace
 from trainer import TrainingJob, demonstrations, training_rows
 from trainer.objectives import OBJECTIVES
 from trainer.tuning import Run
-from trainer.watch import RunLog
+from trainer.tuning.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cowest_graph import TraceStore, create_collaboration, create_collector, metric
-from trainer.config import Config
+from trainer.cli.config import Config
 
 
 @pytest.fixture(scope="module")

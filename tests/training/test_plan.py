@@ -15,7 +15,7 @@ from trainer.plan import plan_training
 from trainer.presets import Kind
 from trainer.rows import Rows
 from trainer.tuning import Run
-from trainer.watch import RunLog
+from trainer.tuning.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
 

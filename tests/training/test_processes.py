@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from trainer import TrainingJob, demonstrations
-from trainer.processes import command
+from trainer.run.processes import command
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -147,7 +147,7 @@ def assert_alike(ours: tuple[float, Any], theirs: tuple[float, Any]) -> None:
 def test_dpo_has_trl_s_loss_and_gradients(
     tiny_model: Path, start: Path, tmp_path: Path, args: dict[str, Any]
 ) -> None:
-    from trainer.speed import quicken
+    from trainer.fast.paths import quicken
 
     notes: list[str] = []
     plain = dpo_trainer(tiny_model, start, tmp_path, **args)
@@ -161,7 +161,7 @@ def test_dpo_has_trl_s_loss_and_gradients(
 
 
 def test_sft_has_trl_s_loss_and_gradients(tiny_model: Path, tmp_path: Path) -> None:
-    from trainer.shared_prefix import share_prefixes
+    from trainer.fast.shared_prefix import share_prefixes
 
     plain = sft_trainer(adapted(tiny_model), tiny_model, tmp_path)
     ours = sft_trainer(adapted(tiny_model), tiny_model, tmp_path)
@@ -172,7 +172,7 @@ def test_sft_has_trl_s_loss_and_gradients(tiny_model: Path, tmp_path: Path) -> N
 
 
 def test_the_real_model_trains_alike_and_computes_half_of_it(smollm2: Path, tmp_path: Path) -> None:
-    from trainer.speed import quicken
+    from trainer.fast.paths import quicken
 
     start = tmp_path / "start"
     adapted(smollm2).save_pretrained(start)
@@ -187,7 +187,7 @@ def test_the_real_model_trains_alike_and_computes_half_of_it(smollm2: Path, tmp_
 def test_whole_runs_end_at_the_same_losses_and_weights(
     tiny_model: Path, start: Path, tmp_path: Path
 ) -> None:
-    from trainer.speed import quicken
+    from trainer.fast.paths import quicken
 
     ends = []
     for fast in (False, True):
@@ -220,7 +220,7 @@ def test_a_model_that_looks_back_beside_attention_is_found_out(tiny_model: Path)
     import torch
     from transformers import AutoModelForCausalLM
 
-    from trainer.shared_prefix import share_prefixes
+    from trainer.fast.shared_prefix import share_prefixes
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
 
@@ -244,7 +244,7 @@ def test_a_model_that_looks_back_beside_attention_is_found_out(tiny_model: Path)
 def test_models_with_other_attention_are_left_as_they_are() -> None:
     from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
 
-    from trainer.shared_prefix import share_prefixes
+    from trainer.fast.shared_prefix import share_prefixes
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 64}
     sliding = MistralForCausalLM(
@@ -264,7 +264,7 @@ def test_models_with_other_attention_are_left_as_they_are() -> None:
 
 
 def test_dropout_in_training_is_not_shared(tiny_model: Path, tmp_path: Path) -> None:
-    from trainer.shared_prefix import share_prefixes
+    from trainer.fast.shared_prefix import share_prefixes
 
     trainer = sft_trainer(adapted(tiny_model, lora_dropout=0.1), tiny_model, tmp_path)
     sharing = share_prefixes(trainer.model)
@@ -280,7 +280,7 @@ def test_dropout_in_training_is_not_shared(tiny_model: Path, tmp_path: Path) -> 
 def test_logits_are_whole_where_the_output_layer_is_trained(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    from trainer.speed import quicken
+    from trainer.fast.paths import quicken
 
     model = adapted(tiny_model, target_modules=["q_proj", "lm_head"])
     model.save_pretrained(tmp_path / "start")
@@ -301,7 +301,7 @@ def test_references_are_the_start_s_and_are_computed_once(
 ) -> None:
     import torch
 
-    from trainer.reference import references, store_references
+    from trainer.fast.references import references, store_references
 
     other = tmp_path / "other"
     adapted(tiny_model, lora_alpha=16).save_pretrained(other)
@@ -327,7 +327,7 @@ def test_references_are_the_start_s_and_are_computed_once(
 
 
 def test_a_row_that_changed_is_computed_anew(tiny_model: Path, start: Path, tmp_path: Path) -> None:
-    from trainer.reference import References, row_key, store_references
+    from trainer.fast.references import References, row_key, store_references
 
     notes: list[str] = []
     file = tmp_path / "some.json"
@@ -351,7 +351,7 @@ def test_what_this_machine_computes_otherwise_is_not_used(
     tiny_model: Path, start: Path, tmp_path: Path
 ) -> None:
     """As a file that came from another CPU, whose last bits are others."""
-    from trainer.reference import References, row_key, store_references
+    from trainer.fast.references import References, row_key, store_references
 
     file = tmp_path / "some.json"
     first = dpo_trainer(tiny_model, start, tmp_path)
@@ -369,7 +369,7 @@ def test_what_this_machine_computes_otherwise_is_not_used(
 
 
 def test_a_short_run_stores_nothing(tiny_model: Path, start: Path, tmp_path: Path) -> None:
-    from trainer.speed import quicken
+    from trainer.fast.paths import quicken
 
     notes: list[str] = []
     trainer = dpo_trainer(tiny_model, start, tmp_path, max_steps=1)

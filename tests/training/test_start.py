@@ -67,7 +67,7 @@ def make(
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from trl import DPOConfig, DPOTrainer
 
-        from trainer.steps import watched
+        from trainer.tuning.steps import watched
 
         model = lora_model(tiny_model, dtype, 3)
         bare = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=getattr(torch, dtype))
@@ -126,7 +126,7 @@ def pairs(tokens: int) -> list[dict[str, str]]:
 
 
 def refused(trainer: Any, start: Path) -> str:
-    from trainer.start import check_start
+    from trainer.tuning.start import check_start
 
     with pytest.raises(RuntimeError) as error:
         check_start(trainer, start, losses=None)
@@ -134,7 +134,7 @@ def refused(trainer: Any, start: Path) -> str:
 
 
 def test_a_right_start_has_no_margin_at_all(make: Make, adapters: dict[str, Path]) -> None:
-    from trainer.start import check_start
+    from trainer.tuning.start import check_start
 
     found = check_start(make(), adapters["sft"], losses=None)
     assert found["step0_margin"] == 0
@@ -158,8 +158,8 @@ def test_another_reference_is_found(make: Make, adapters: dict[str, Path], refer
 def test_stored_references_pass_and_foreign_ones_are_found(
     make: Make, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    from trainer.reference import References, store_references
-    from trainer.start import check_start
+    from trainer.fast.references import References, store_references
+    from trainer.tuning.start import check_start
 
     right = make()
     batch = store_references(right, References(tmp_path / "right.json"))
@@ -176,7 +176,7 @@ def test_stored_references_pass_and_foreign_ones_are_found(
 
 
 def test_what_trl_precomputes_passes(make: Make, adapters: dict[str, Path]) -> None:
-    from trainer.start import check_start
+    from trainer.tuning.start import check_start
 
     found = check_start(make(precompute_ref_log_probs=True), adapters["sft"], losses=None)
     assert found["step0_margin"] == 0

@@ -24,7 +24,7 @@ from cowest_graph.prompts import draft_prompt
 from cowest_graph.traces import Trace
 from trainer import TrainingError, TrainingJob, demonstrations, preferences, train_sft
 from trainer.tuning import Run
-from trainer.watch import RunLog
+from trainer.tuning.watch import RunLog
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -157,7 +157,7 @@ def test_the_check_refuses_the_base_as_reference(
 ) -> None:
     from peft import PeftModel
 
-    from trainer.start import check_start
+    from trainer.tuning.start import check_start
 
     sft = trained.adapters.path(trained.sft)
     model = PeftModel.from_pretrained(base(smollm2), sft, is_trainable=True)
@@ -171,7 +171,7 @@ def test_the_check_refuses_the_base_as_start_which_ln_2_does_not_show(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from trainer.start import check_start
+    from trainer.tuning.start import check_start
 
     config = LoraConfig(task_type="CAUSAL_LM", **LORA)
     wrong = dpo_trainer(get_peft_model(base(smollm2), config), smollm2, tmp_path)

@@ -60,7 +60,7 @@ def test_a_named_module_of_the_working_folder_is_found_and_what_is_beside_it_com
     (folder / "sched.py").write_text(beside)  # hides the one of Python, as it is named
     (folder / "helpers.py").write_text("ANSWER = 42")
     code = (
-        "from trainer.models import attribute\n"
+        "from trainer.cli.models import attribute\n"
         "print(attribute('sched:ANSWER'), attribute('sched:THERE'))\n"
         "import torch; print(torch.__version__)"
     )
@@ -72,7 +72,7 @@ def test_a_named_module_of_the_working_folder_is_found_and_what_is_beside_it_com
 def test_a_module_that_cannot_be_loaded_is_told_and_forgotten(folder: Path) -> None:
     (folder / "broken.py").write_text("import nowhere_at_all")
     code = (
-        "import sys; from trainer.models import attribute\n"
+        "import sys; from trainer.cli.models import attribute\n"
         "try: attribute('broken:x')\n"
         "except ValueError as error: print(error, 'broken' in sys.modules)"
     )

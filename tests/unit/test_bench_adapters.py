@@ -17,7 +17,7 @@ from cowest_graph.baselines import Materials
 from cowest_graph.domains import Domain, Example
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import Attempt, Trace, TraceStore
-from trainer.bench_adapters import Training, Workshop, relabelled
+from trainer.bench.adapters import Training, Workshop, relabelled
 from trainer.job import TrainingJob
 
 DOMAIN = Domain(

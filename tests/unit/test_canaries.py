@@ -15,10 +15,10 @@ from langgraph.graph import START, StateGraph
 from test_adapters import peft_folder
 
 from cowest_graph import AdapterRegistry, TraceStore, create_collaboration, create_collector, metric
-from cowest_graph.records import Call, Trace
 from cowest_graph.shadows import wait_for_shadows
 from cowest_graph.state import Collaboration
 from cowest_graph.testing import ScriptedModel
+from cowest_graph.traces.records import Call, Trace
 
 
 class RoutedModel(ScriptedModel):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cowest_graph.adapters import AdapterRegistry
-from trainer.advice import Endpoint, advice, exit_code
-from trainer.cards import model_card, push_adapter
+from trainer.cli.advice import Endpoint, advice, exit_code
+from trainer.run.cards import model_card, push_adapter
 
 CARD = {
     "kind": "dpo",

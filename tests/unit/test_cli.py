@@ -22,8 +22,8 @@ from cowest_graph.adapters import CONFIG, WEIGHTS, base_fingerprint
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import Trace, TraceStore
 from trainer import console
-from trainer.advice import advice, exit_code
 from trainer.cli import app, run
+from trainer.cli.advice import advice, exit_code
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-secret-0123456789"

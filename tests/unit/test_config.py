@@ -10,9 +10,9 @@ import pytest
 from cowest_graph.masking import masked
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import Call, Trace, TraceStore
-from trainer.advice import Endpoint
-from trainer.config import Config, environment_name, fields
-from trainer.models import Named
+from trainer.cli.advice import Endpoint
+from trainer.cli.config import Config, environment_name, fields
+from trainer.cli.models import Named
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-secret-0123456789"

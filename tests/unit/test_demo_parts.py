@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowest_graph.benchmark import mean_interval, paired_difference
-from cowest_graph.instruments import CONDITIONS, PARTS, REMEDIES, questions
+from cowest_graph.testing.world import CONDITIONS, PARTS, REMEDIES, questions
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from trainer import TrainingJob
-from trainer.processes import command, configuration, is_main
-from trainer.reference import References, references, row_key
+from trainer.fast.references import References, references, row_key
+from trainer.run.processes import command, configuration, is_main
 
 ROW = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5]}
 

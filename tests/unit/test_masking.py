@@ -19,7 +19,6 @@ from pydantic import SecretStr
 
 from cowest_graph import Trace, TraceStore, create_collaboration, create_collector, judge
 from cowest_graph.calls import failed_call
-from cowest_graph.databases import Database
 from cowest_graph.masking import (
     learn,
     learn_environment,
@@ -31,6 +30,7 @@ from cowest_graph.masking import (
 )
 from cowest_graph.replies import as_message
 from cowest_graph.testing import ScriptedModel
+from cowest_graph.traces.databases import Database
 
 SECRET = 'pä"ss/w+rd=1&2@home'
 

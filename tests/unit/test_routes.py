@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from test_adapters import peft_folder, snapshot, truncate
 from test_versions import eventually
 
-from cowest_graph.adapter_folders import check_folder
 from cowest_graph.adapters import AdapterRegistry
-from cowest_graph.choices import Chosen, replayed
+from cowest_graph.adapters.choices import Chosen, replayed
+from cowest_graph.adapters.folders import check_folder
 from cowest_graph.weak.versions import Versions
 
 NAMES = ["v0001", "v0002", "v0003", "v0004"]

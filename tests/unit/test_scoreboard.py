@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cowest_graph.benching import Said
+from cowest_graph.benchmark.ledger import Said
+from cowest_graph.benchmark.scoreboard import compare, decompose, outcomes, standing
 from cowest_graph.domains import Domain
-from cowest_graph.scoreboard import compare, decompose, outcomes, standing
 
 DOMAIN = Domain(
     "colours",

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from trainer.resume import last_checkpoint, locked, mark_complete, run_name, state_of, unfinished
-from trainer.space import (
+from trainer.run.resume import (
+    last_checkpoint,
+    locked,
+    mark_complete,
+    run_name,
+    state_of,
+    unfinished,
+)
+from trainer.run.space import (
     check_disk,
     estimate_memory,
     lora_parameters,

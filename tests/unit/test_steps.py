@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainer.steps import Batches, OutOfMemory, blown, is_out_of_memory, watched
+from trainer.tuning.steps import Batches, OutOfMemory, blown, is_out_of_memory, watched
 
 
 class Scripted:

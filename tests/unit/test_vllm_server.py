@@ -11,8 +11,8 @@ from fake_vllm import lora, tensors
 
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.weak.hardware import cpu_computes_bfloat16
-from cowest_graph.weak.vllm_fit import accepted_rank, check_fit
-from cowest_graph.weak.vllm_server import vllm_server
+from cowest_graph.weak.servers.command import vllm_server
+from cowest_graph.weak.servers.fit import accepted_rank, check_fit
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage
 
 from cowest_graph.adapters import AdapterRegistry
+from cowest_graph.weak.servers.fit import served_name
 from cowest_graph.weak.vllm import VLLMWeak
-from cowest_graph.weak.vllm_fit import served_name
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 3.0) -> bool:

@@ -1,0 +1,27 @@
+"""What a comparison rests on: means, paired intervals and tests; metered calls; scores."""
+
+from cowest_graph.benchmark.statistics import (
+    Difference,
+    McNemar,
+    Synergy,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    permutation_p,
+    statistic_interval,
+    synergy,
+    told_p,
+)
+
+__all__ = [
+    "Difference",
+    "McNemar",
+    "Synergy",
+    "mcnemar",
+    "mean_interval",
+    "paired_difference",
+    "permutation_p",
+    "statistic_interval",
+    "synergy",
+    "told_p",
+]

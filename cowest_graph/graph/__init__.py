@@ -1,0 +1,8 @@
+"""The two graphs: from a query to an answer, and to what teaches the weak model."""
+
+from cowest_graph.graph.collaboration import create_collaboration, create_collector
+
+__all__ = [
+    "create_collaboration",
+    "create_collector",
+]

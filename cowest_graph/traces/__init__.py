@@ -1,0 +1,32 @@
+"""What every collaboration leaves: traces, and the store that keeps them."""
+
+from cowest_graph.traces.exchange import BadRow, Imported
+from cowest_graph.traces.records import (
+    SCHEMA_VERSION,
+    Attempt,
+    Call,
+    Kind,
+    Shadow,
+    Token,
+    Trace,
+    trace_key,
+)
+from cowest_graph.traces.store import TraceStore
+from cowest_graph.traces.summaries import Summary, Traffic, VersionSummary
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Attempt",
+    "BadRow",
+    "Call",
+    "Imported",
+    "Kind",
+    "Shadow",
+    "Summary",
+    "Token",
+    "Trace",
+    "TraceStore",
+    "Traffic",
+    "VersionSummary",
+    "trace_key",
+]

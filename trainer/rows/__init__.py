@@ -1,0 +1,29 @@
+"""From traces to rows in TRL's formats."""
+
+from trainer.rows.formats import (
+    Row,
+    Rows,
+    best_drafts,
+    demonstrations,
+    label_noise,
+    pair_row,
+    preferences,
+    rows_hash,
+    teaches,
+    training_rows,
+    unpaired,
+)
+
+__all__ = [
+    "Row",
+    "Rows",
+    "best_drafts",
+    "demonstrations",
+    "label_noise",
+    "pair_row",
+    "preferences",
+    "rows_hash",
+    "teaches",
+    "training_rows",
+    "unpaired",
+]
