@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.tuning.steps import ROW
+from trainer.rows import ROW
 
 _NAMED = 5  # faults that an error names one by one
 _PARTS = ("completion", "chosen", "rejected")

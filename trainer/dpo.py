@@ -19,9 +19,8 @@ from trainer.objectives import (
     start_loss,
     weighted_start_loss,
 )
-from trainer.rows import Row
+from trainer.rows import ROW, Row
 from trainer.tuning import Reference, Run, tune
-from trainer.tuning.steps import ROW
 from trainer.tuning.weighted import weighted
 
 

@@ -14,9 +14,8 @@ from typing import Any
 from trainer.backends import load, named, settings, trl_config
 from trainer.checks import examined
 from trainer.objectives import kto_weights
-from trainer.rows import Row
+from trainer.rows import ROW, Row
 from trainer.tuning import Reference, Run, tune
-from trainer.tuning.steps import ROW
 
 
 def train(

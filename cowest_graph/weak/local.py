@@ -10,6 +10,7 @@ import asyncio
 import queue
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,7 +39,7 @@ from cowest_graph.weak.turns import calls_tools, render, tool_choice_of, turn_of
 
 if TYPE_CHECKING:
     from cowest_graph.weak.engine.decode import Engine
-    from cowest_graph.weak.engine.loaded import Live
+    from cowest_graph.weak.engine.loaded import Loaded
     from cowest_graph.weak.engine.request import Request, Sampling, Written
 
 _PER_CALL = (
@@ -101,15 +102,17 @@ class LocalWeak(SwappingWeak):
 
     # --- life ---
 
-    def _open(self) -> Live:
-        from cowest_graph.weak.engine.loaded import Live
+    def _open(self) -> Loaded:
+        from cowest_graph.weak.engine.loaded import Loaded, LoadSpec
 
-        return Live(self)
+        return Loaded(
+            LoadSpec(**{each.name: getattr(self, each.name) for each in fields(LoadSpec)})
+        )
 
     @property
     def engine(self) -> Engine:
         """The engine behind, for its counters; loads the weights if need be."""
-        live: Live = self._ready()
+        live: Loaded = self._ready()
         return live.engine
 
     # --- LangChain ---
@@ -205,8 +208,8 @@ class LocalWeak(SwappingWeak):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        live: Live = self._ready()
-        request = live.begin(self, messages, stop, kwargs)
+        live: Loaded = self._ready()
+        request = self._begin(live, messages, stop, kwargs)
         try:
             return self._result(request, request.done.result(), kwargs)
         except BaseException:  # Ctrl-C, too, frees the place
@@ -220,8 +223,8 @@ class LocalWeak(SwappingWeak):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        live: Live = await self._aready()
-        request = live.begin(self, messages, stop, kwargs)
+        live: Loaded = await self._aready()
+        request = self._begin(live, messages, stop, kwargs)
         try:
             return self._result(request, await asyncio.wrap_future(request.done), kwargs)
         except BaseException:
@@ -235,9 +238,9 @@ class LocalWeak(SwappingWeak):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        live: Live = self._ready()
+        live: Loaded = self._ready()
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        request = live.begin(self, messages, stop, kwargs, on_text=pieces.put)
+        request = self._begin(live, messages, stop, kwargs, on_text=pieces.put)
         request.done.add_done_callback(lambda _: pieces.put(None))
         try:
             while (piece := pieces.get()) is not None:
@@ -256,14 +259,14 @@ class LocalWeak(SwappingWeak):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        live: Live = await self._aready()
+        live: Loaded = await self._aready()
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
         def put(piece: str | None) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        request = live.begin(self, messages, stop, kwargs, on_text=put)
+        request = self._begin(live, messages, stop, kwargs, on_text=put)
         request.done.add_done_callback(lambda _: put(None))
         try:
             while (piece := await pieces.get()) is not None:
@@ -346,6 +349,30 @@ class LocalWeak(SwappingWeak):
                 ]
             }
         return metadata
+
+    def _begin(
+        self,
+        live: Loaded,
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+        on_text: Callable[[str], None] | None = None,
+    ) -> Request:
+        sampling = self._sampling(stop, kwargs)
+        if on_text is not None and sampling.n > 1:
+            raise ValueError(
+                f"n={sampling.n} texts cannot be streamed; stream one, or use generate"
+            )
+        if calls_tools(kwargs):  # what is a call and what is text shows at the end only
+            on_text = None
+        return live.begin(
+            messages,
+            sampling,
+            tools=kwargs.get("tools") or (),
+            keep=kwargs.get("truncate_prompt_tokens"),
+            adapter=kwargs.get("adapter"),
+            on_text=on_text,
+        )
 
     def _sampling(self, stop: list[str] | str | None, kwargs: Mapping[str, Any]) -> Sampling:
         from cowest_graph.weak.engine.grammars import grammar_of

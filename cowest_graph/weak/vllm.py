@@ -28,7 +28,7 @@ from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from cowest_graph.weak.servers.fleet import Fleet
-from cowest_graph.weak.servers.turn import At, Live, Turn
+from cowest_graph.weak.servers.turn import At, Connected, ConnectSpec, Turn
 from cowest_graph.weak.swapping import SwappingWeak
 
 # Sampling arguments of vLLM's own, which OpenAI's client takes in the body's extra part only.
@@ -102,15 +102,46 @@ class VLLMWeak(SwappingWeak, BaseChatOpenAI):
 
     # --- life ---
 
-    def _open(self) -> Live:
-        live = Live(self)
+    def _open(self) -> Connected:
+        if self.root_client is None:
+            raise ValueError("api_key must be a text, or a function that is not async")
+        live = Connected(
+            ConnectSpec(
+                urls=self.urls,
+                model_name=self.model_name,
+                client=self.root_client,
+                async_client=self.root_async_client,
+                shares_connections=self.http_async_client is not None,
+                adapters=self.adapters,
+                adapters_at=self.adapters_at,
+                max_lora_rank=self.max_lora_rank,
+                max_adapters=self.max_adapters,
+                max_retries=self.max_retries or 0,
+                patience=self.patience,
+            )
+        )
         self.model_name = live.base.served_as
         return live
+
+    def _at_server(self, turn: Turn) -> VLLMWeak:
+        """A shallow copy of this model that talks to one server, as one version."""
+        server, at = turn.at()
+        copy = self.model_copy(
+            update={
+                "root_client": server.client,
+                "root_async_client": server.async_client,
+                "client": server.client.chat.completions,
+                "async_client": server.async_client.chat.completions,
+                "model_name": at.placed.served_as,
+            }
+        )
+        copy._at = at
+        return copy
 
     @property
     def fleet(self) -> Fleet:
         """The servers behind, for their counters; asks them first if need be."""
-        live: Live = self._ready()
+        live: Connected = self._ready()
         return live.fleet
 
     # --- LangChain ---
@@ -140,7 +171,7 @@ class VLLMWeak(SwappingWeak, BaseChatOpenAI):
             turn.lease.result()
             while True:
                 try:
-                    at = turn.at(self)
+                    at = self._at_server(turn)
                     return BaseChatOpenAI._generate(at, messages, stop, run_manager, **kwargs)
                 except Exception as error:
                     turn.after(error).result()
@@ -156,7 +187,7 @@ class VLLMWeak(SwappingWeak, BaseChatOpenAI):
             await asyncio.shield(asyncio.wrap_future(turn.lease))  # others wait for it, too
             while True:
                 try:
-                    at = turn.at(self)
+                    at = self._at_server(turn)
                     return await BaseChatOpenAI._agenerate(
                         at, messages, stop, run_manager, **kwargs
                     )
@@ -175,7 +206,7 @@ class VLLMWeak(SwappingWeak, BaseChatOpenAI):
             turn.lease.result()
             while True:
                 try:
-                    at = turn.at(self)
+                    at = self._at_server(turn)
                     for chunk in BaseChatOpenAI._stream(at, messages, stop, run_manager, **kwargs):
                         turn.begun = True
                         yield chunk
@@ -195,7 +226,7 @@ class VLLMWeak(SwappingWeak, BaseChatOpenAI):
             await asyncio.shield(asyncio.wrap_future(turn.lease))  # others wait for it, too
             while True:
                 try:
-                    at = turn.at(self)
+                    at = self._at_server(turn)
                     made = BaseChatOpenAI._astream(at, messages, stop, run_manager, **kwargs)
                     async with aclosing(cast(AsyncGenerator[ChatGenerationChunk], made)) as chunks:
                         async for chunk in chunks:
@@ -310,14 +341,14 @@ class VLLMWeak(SwappingWeak, BaseChatOpenAI):
 
     def get_token_ids(self, text: str) -> list[int]:
         """The text's token ids, by the server's own tokenizer."""
-        live: Live = self._ready()
+        live: Connected = self._ready()
         return live.fleet.tokenize({"model": live.base.served_as, "prompt": text})
 
     def get_num_tokens_from_messages(
         self, messages: Sequence[BaseMessage], tools: Any = None, **kwargs: Any
     ) -> int:
         """Tokens of the messages in the server's chat template."""
-        live: Live = self._ready()
+        live: Connected = self._ready()
         payload = self._get_request_payload(list(messages))
         body = {"model": live.base.served_as, "messages": payload["messages"], **kwargs}
         if tools:

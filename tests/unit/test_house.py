@@ -1,203 +1,207 @@
 """The house rules that a diff cannot show: who imports whom, what is public, what is not loaded."""
 
+from __future__ import annotations
+
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
 
 import cowest_graph
 import trainer
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ("cowest_graph", "trainer")
 
-# Each room may import the rooms beside it, of its own package; third parties are free.
-_RECIPE = {"backends", "checks", "job", "rows", "tuning"}
-ALLOWED: dict[str, set[str]] = {
-    "cowest_graph.state": set(),
-    "cowest_graph.failures": set(),
-    "cowest_graph.masking": set(),
-    "cowest_graph.replies": {"masking"},
-    "cowest_graph.threads": set(),
-    "cowest_graph.compiled": set(),
-    "cowest_graph.spool": {"masking", "records"},
-    "cowest_graph.tracing": {"calls", "evaluators", "prompts", "records", "state"},
-    "cowest_graph.metrics": set(),
-    "cowest_graph.benchmark": set(),
-    "cowest_graph.domains": {"state", "metrics", "prompts", "evaluators"},
-    "cowest_graph.retrieval": {"state", "domains"},
-    "cowest_graph.baselines": {
-        "baselines",
-        "calls",
-        "domains",
-        "evaluators",
-        "failures",
-        "graph",
-        "prompts",
-        "state",
-    },
-    "cowest_graph.benching": {
-        *("domains", "evaluators", "failures", "masking", "prompts", "replies", "state"),
-    },
-    "cowest_graph.scoreboard": {"benching", "benchmark", "domains", "metrics", "state"},
-    "cowest_graph.instruments": set(),
-    "cowest_graph.testing": {"domains"},
-    "cowest_graph.prompts": set(),
-    "cowest_graph.evaluators": {"masking", "state", "metrics", "prompts", "replies"},
-    "cowest_graph.records": {"state"},
-    "cowest_graph.databases": {"masking"},
-    "cowest_graph.summaries": set(),
-    "cowest_graph.trace_tables": {"records", "databases"},
-    "cowest_graph.exchange": {"masking", "records"},
-    "cowest_graph.claims": {"databases", "trace_tables"},
-    "cowest_graph.trace_counts": {"records", "summaries", "trace_tables"},
-    "cowest_graph.traces": {
-        *("claims", "databases", "exchange", "masking", "records", "spool", "summaries"),
-        *("trace_counts", "trace_tables"),
-    },
-    "cowest_graph.shadows": {"calls", "masking", "prompts", "records", "traces"},
-    "cowest_graph.calls": {
-        *("state", "failures", "masking", "prompts", "evaluators", "replies", "threads"),
-    },
-    "cowest_graph.graph": {
-        *("state", "calls", "compiled", "prompts", "evaluators", "replies", "shadows", "threads"),
-        *("failures", "masking", "traces", "tracing"),
-    },
-    "cowest_graph.collecting": {"failures", "masking", "state", "traces"},
-    "cowest_graph.choices": set(),
-    "cowest_graph.adapter_folders": set(),
-    "cowest_graph.files": set(),
-    "cowest_graph.choice_files": {"adapter_folders", "choices", "files"},
-    "cowest_graph.adapters": {"adapter_folders", "choice_files", "choices", "files"},
-    "cowest_graph.embedded": {"weak"},
-    "cowest_graph.weak": {"adapters", "adapter_folders", "weak"},
-    "trainer.prefix_tree": set(),
-    "trainer.shared_prefix": {"prefix_tree"},
-    "trainer.reference": set(),
-    "trainer.speed": {"reference", "shared_prefix"},
-    "trainer.processes": set(),
-    "trainer.presets": set(),
-    "trainer.objectives": {"presets"},
-    "trainer.job": {"objectives", "presets"},
-    "trainer.pairs": set(),
-    "trainer.rows": {"objectives", "pairs"},
-    "trainer.space": set(),
-    "trainer.resume": set(),
-    "trainer.steps": set(),
-    "trainer.checks": {"steps"},
-    "trainer.start": {"reference", "steps"},
-    "trainer.weighted": set(),
-    "trainer.cards": set(),
-    "trainer.child": set(),
-    "trainer.watch": {"processes", "resume", "steps"},
-    "trainer.backends": {"job", "presets", "resume", "watch"},
-    "trainer.tuning": {
-        *("backends", "job", "processes", "resume", "rows", "speed", "start", "steps", "watch"),
-    },
-    "trainer.sft": _RECIPE,
-    "trainer.dpo": _RECIPE | {"objectives", "steps", "weighted"},
-    "trainer.kto": _RECIPE | {"objectives", "steps"},
-    "trainer.worker": {
-        *("sft", "dpo", "kto", "backends", "job", "processes", "resume", "tuning", "watch"),
-    },
-    "trainer.launch": {
-        *("cards", "checks", "child", "job", "objectives", "presets", "processes", "resume"),
-        *("rows", "space"),
-    },
-    "trainer.options": set(),
-    "trainer.gate": set(),
-    "trainer.loop": {"checks", "child", "console", "gate", "job", "launch", "rows"},
-    "trainer.loop_verbs": {"advice", "config", "console", "gate", "loop", "options"},
-    "trainer.advice": set(),
-    "trainer.entry": {"cli"},
-    "trainer.console": set(),
-    "trainer.listing": set(),
-    "trainer.adapter_verbs": {"config", "console", "listing", "options"},
-    "trainer.serve_verbs": {"config", "console", "options"},
-    "trainer.models": {"job"},
-    "trainer.config": {"advice", "job", "models"},
-    "trainer.doctor": {"advice", "config", "job", "resume"},
-    "trainer.bench_adapters": {"checks", "child", "job", "launch", "rows"},
-    "trainer.bench": {"bench_adapters", "console", "job"},
-    "trainer.analyses": {"bench"},
-    "trainer.pages": set(),
-    "trainer.report": {"console", "pages"},
-    "trainer.bench_verbs": {
-        "advice",
-        "analyses",
-        "bench",
-        "bench_adapters",
-        "config",
-        "console",
-        "models",
-        "options",
-        "report",
-    },
-    "trainer.demo": {"job", "rows", "launch"},
-    "trainer.demo_report": {"demo", "pages"},
-    "trainer.plan": {"backends", "checks", "job", "presets", "rows", "space"},
-    "trainer.train_verbs": {
-        *("advice", "cards", "checks", "config", "console", "launch", "options", "plan"),
-    },
-    "trainer.cli": {
-        "pairs",
-        "train_verbs",
-        "adapter_verbs",
-        "advice",
-        "bench_verbs",
-        "console",
-        "config",
-        "demo",
-        "demo_report",
-        "doctor",
-        "listing",
-        "loop_verbs",
-        "options",
-        "rows",
-        "serve_verbs",
-    },
+# Each room may import the rooms beside it, of its own package; third parties are free. A room is a
+# file, or a folder (a wing), whose files may import each other as long as there is no circle.
+_WEAK = "cowest_graph.weak"
+ROOMS = {
+    "cowest_graph.state": "",
+    "cowest_graph.failures": "",
+    "cowest_graph.files": "",
+    "cowest_graph.masking": "",
+    "cowest_graph.metrics": "",
+    "cowest_graph.prompts": "",
+    "cowest_graph.threads": "",
+    "cowest_graph.replies": "masking",
+    "cowest_graph.evaluators": "masking metrics prompts replies state",
+    "cowest_graph.traces": "masking state",
+    "cowest_graph.collecting": "failures masking state traces",
+    "cowest_graph.calls": "evaluators failures masking prompts replies state threads",
+    "cowest_graph.shadows": "calls masking prompts traces",
+    "cowest_graph.graph": "calls evaluators failures masking prompts replies shadows state threads "
+    "traces",
+    "cowest_graph.domains": "evaluators metrics prompts state",
+    "cowest_graph.baselines": "calls domains evaluators failures graph prompts state",
+    "cowest_graph.benchmark": "domains evaluators failures masking metrics prompts replies state",
+    "cowest_graph.testing": "domains",
+    "cowest_graph.adapters": "files",
+    f"{_WEAK}.hardware": "",
+    f"{_WEAK}.turns": "",
+    f"{_WEAK}.versions": "adapters",
+    f"{_WEAK}.swapping": "adapters",
+    f"{_WEAK}.following": "adapters weak.swapping weak.versions",
+    f"{_WEAK}.engine": "adapters weak.turns weak.versions",
+    f"{_WEAK}.servers": "adapters weak.hardware weak.versions",
+    f"{_WEAK}.local": "weak.engine weak.swapping weak.turns",
+    f"{_WEAK}.vllm": "weak.servers weak.swapping",
+    f"{_WEAK}.llama": "adapters weak.following weak.servers",
+    "cowest_graph.embedded": "weak.servers",
+    "trainer.console": "",
+    "trainer.presets": "",
+    "trainer.run": "",
+    "trainer.fast": "",
+    "trainer.gate": "",
+    "trainer.objectives": "presets",
+    "trainer.job": "objectives presets",
+    "trainer.rows": "objectives",
+    "trainer.checks": "rows",
+    "trainer.backends": "job presets run",
+    "trainer.tuning": "backends fast job rows run",
+    "trainer.sft": "backends checks rows tuning",
+    "trainer.dpo": "backends checks job objectives rows tuning",
+    "trainer.kto": "backends checks objectives rows tuning",
+    "trainer.worker": "backends dpo job kto run sft tuning",
+    "trainer.plan": "backends checks job presets rows run",
+    "trainer.launch": "checks job objectives presets rows run",
+    "trainer.loop": "checks console gate job launch rows run",
+    "trainer.bench": "checks console job launch rows run",
+    "trainer.demo": "job launch rows",
+    "trainer.reports": "console demo",
+    "trainer.cli": "bench checks console demo gate job launch loop plan reports rows run",
+    "trainer.entry": "cli",
+}
+# What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.
+PUBLIC = {
+    "cowest_graph.baselines.collaborating",
+    "cowest_graph.benchmark.ledger",
+    "cowest_graph.benchmark.scoreboard",
+    "cowest_graph.domains.retrieval",
+    "cowest_graph.testing.world",
+    f"{_WEAK}.hardware",
+    f"{_WEAK}.servers.command",
+    f"{_WEAK}.servers.llama_server",
+    f"{_WEAK}.turns",
+    f"{_WEAK}.vllm",
 }
 
 
-def _imports(path: Path) -> set[str]:
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """Every module of the two packages, by its name."""
+    paths = [path for package in PACKAGES for path in sorted(root.glob(f"{package}/**/*.py"))]
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
+
+
+def imports(path: Path, known: Mapping[str, Path]) -> set[str]:
+    """The modules of ours that a file imports, anywhere in it, for types alone, too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
-            known = {
-                s for s in submodules if _file(s).exists() or _file(s).with_suffix("").is_dir()
-            }
-            found |= known or {node.module}
-    return {name for name in found if name.split(".")[0] in ("cowest_graph", "trainer")}
+            whole = {f"{node.module}.{alias.name}": str(node.module) for alias in node.names}
+            found |= {name if name in known else module for name, module in whole.items()}
+    return {name for name in found if name.split(".")[0] in PACKAGES}
 
 
-def _file(module: str) -> Path:
-    return ROOT / (module.replace(".", "/") + ".py")
+def room(module: str) -> str:
+    """The room that a module is in: its longest prefix in the table."""
+    parts = module.split(".")
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((prefix for prefix in prefixes if prefix in ROOMS), module)
+
+
+def forbidden(root: Path = ROOT) -> list[str]:
+    """Every import that the tables do not allow."""
+    known, found = modules(root), []
+    for name, path in known.items():
+        if name in (*PACKAGES, _WEAK):  # faces hand on, whatever it is
+            continue
+        here, package = room(name), name.split(".")[0]
+        allowed = {f"{package}.{beside}" for beside in ROOMS.get(here, "").split()}
+        for target in imports(path, known):
+            there = room(target)
+            outside = not target.startswith(package)
+            if outside and package == "trainer":
+                wrong = target.count(".") > 1 and target not in PUBLIC
+            elif target in PACKAGES:
+                wrong = outside
+            else:
+                wrong = outside or (there != here and there not in allowed)
+            if wrong:
+                found.append(f"{name} imports {target}; allowed: {sorted(allowed)}")
+    return found
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[str]:
+    """The modules that come back to themselves."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        left = [*edges.get(start, ())]
+        while left:
+            if (one := left.pop()) not in seen:
+                seen.add(one)
+                left += edges.get(one, ())
+        return seen
+
+    return [name for name in edges if name in reached(name)]
 
 
 def test_every_room_imports_only_what_the_table_allows() -> None:
-    for path in [*ROOT.glob("cowest_graph/**/*.py"), *ROOT.glob("trainer/*.py")]:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if parts[-1] == "__init__":
-            continue
-        package, room = parts[0], parts[1]
-        allowed = ALLOWED[f"{package}.{room}"]
-        for name in _imports(path):
-            target = name.split(".")
-            if package == "cowest_graph":
-                assert target[0] == "cowest_graph", f"{path} imports {name}"
-            if target[0] == package and len(target) > 1:
-                assert target[1] in allowed, f"{path} imports {name}, allowed: {allowed}"
+    assert forbidden() == []
+    assert {room(name) for name in modules()} - {*PACKAGES, _WEAK} == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("trainer/fast/bad.py", "from trainer.cli import main"),
+        ("trainer/fast/bad.py", "if TYPE_CHECKING:\n    from trainer.cli import main"),
+        ("cowest_graph/weak/engine/bad.py", "def f():\n    import cowest_graph.weak.local"),
+        ("cowest_graph/bad.py", "from trainer import train_dpo"),
+        ("trainer/gate.py", "from cowest_graph.traces.tables import TRACES"),
+    ],
+)
+def test_a_planted_import_is_found(file: str, line: str, tmp_path: Path) -> None:
+    for name in modules().values():
+        (copy := tmp_path / name.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(name.read_text("utf-8"), "utf-8")
+    assert forbidden(tmp_path) == []
+    with (tmp_path / file).open("a") as planted:
+        planted.write(f"\n{line}\n")
+    assert len(forbidden(tmp_path)) == 1
+
+
+def test_nothing_imports_itself_by_a_detour() -> None:
+    known = modules()
+    edges = {name: imports(path, known) - {name} for name, path in known.items()}
+    assert circles(edges) == []
+    rooms: dict[str, set[str]] = {}
+    for name, targets in edges.items():
+        if name not in (*PACKAGES, _WEAK):
+            rooms.setdefault(room(name), set()).update(
+                room(target) for target in targets if room(target) != room(name)
+            )
+    assert circles(rooms) == []
+    edges["cowest_graph.state"] = {"cowest_graph.graph"}  # a circle that is one is found
+    assert "cowest_graph.graph" in circles(edges)
 
 
 def test_only_one_file_names_unsloth_in_code() -> None:
-    for path in [*ROOT.glob("cowest_graph/**/*.py"), *ROOT.glob("trainer/*.py")]:
+    for path in modules().values():
         if path.name != "backends.py":
             imported = {
                 alias.name
-                for node in ast.walk(ast.parse(path.read_text()))
+                for node in ast.walk(ast.parse(path.read_text("utf-8")))
                 if isinstance(node, ast.Import | ast.ImportFrom)
                 for alias in node.names
             }

@@ -27,8 +27,7 @@ from trainer.job import TrainingJob, nearest
 
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
-    from cowest_graph.traces import TraceStore
-    from cowest_graph.traces.summaries import Traffic
+    from cowest_graph.traces import TraceStore, Traffic
 
 FILE = "cowest.toml"
 EMBEDDED = "embedded"

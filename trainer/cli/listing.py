@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from cowest_graph.adapters import BASE, AdapterRegistry
-from cowest_graph.traces.summaries import Traffic
+from cowest_graph.traces import Traffic
 
 
 def listed(

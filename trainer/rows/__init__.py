@@ -1,6 +1,7 @@
 """From traces to rows in TRL's formats."""
 
 from trainer.rows.formats import (
+    ROW,
     Row,
     Rows,
     best_drafts,
@@ -15,6 +16,7 @@ from trainer.rows.formats import (
 )
 
 __all__ = [
+    "ROW",
     "Row",
     "Rows",
     "best_drafts",

@@ -29,6 +29,8 @@ from trainer.rows.pairs import Pair, Pairs, PreferenceReport, counted, scored_at
 if TYPE_CHECKING:
     from cowest_graph.traces import Attempt, Trace
 
+ROW = "row"  # the column with a row's number in rows.jsonl, from 1
+
 Row = dict[str, Any]
 Messages = list[dict[str, str]]
 

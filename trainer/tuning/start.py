@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.fast.references import allowed_error
-from trainer.tuning.steps import ROW, as_in_training
+from trainer.rows import ROW
+from trainer.tuning.steps import as_in_training
 
 _WITNESS = "witness"
 _FIRST = {"no": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # of the first step, by mixed precision

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-ROW = "row"  # the column with a row's number in rows.jsonl, from 1
+from trainer.rows import ROW
+
 _KEPT = 4096  # micro-batches whose rows are remembered
 _BLOWN = 20.0  # times the first loss
 _SMALL = 0.5  # a first loss below this counts as this

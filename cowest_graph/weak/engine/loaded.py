@@ -9,8 +9,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from langchain_core.messages import BaseMessage
@@ -20,48 +21,59 @@ from cowest_graph.adapters import AdapterRegistry, base_fingerprint
 from cowest_graph.weak.engine.decode import Engine
 from cowest_graph.weak.engine.lora import Lora, read_lora
 from cowest_graph.weak.engine.request import Request, Sampling
-from cowest_graph.weak.turns import calls_tools, render
+from cowest_graph.weak.turns import render
 from cowest_graph.weak.versions import Versions
 
-if TYPE_CHECKING:
-    from cowest_graph.weak.local import LocalWeak
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """What is loaded and how; the fields are those of `LocalWeak`."""
+
+    model: str
+    adapters: AdapterRegistry | None
+    device: str
+    dtype: str
+    quantization: str | None
+    max_batch_size: int
+    max_queue: int
+    max_adapters: int
 
 
-class Live:
+class Loaded:
     """What is loaded: tokenizer, engine, and the versions that follow the registry.
 
     Args:
-        weak: the chat model, whose fields say what to load and how.
+        spec: what to load and how.
 
     Raises:
         ValueError: when the chosen adapter is for another base, or damaged.
         OSError: when there is no such model.
     """
 
-    def __init__(self, weak: LocalWeak) -> None:
-        device, dtype = _placement(weak.device, weak.dtype)
-        self.tokenizer = AutoTokenizer.from_pretrained(weak.model)
-        how = _quantized(weak.quantization, dtype, device)
-        model = AutoModelForCausalLM.from_pretrained(weak.model, dtype=dtype, **how).eval()
+    def __init__(self, spec: LoadSpec) -> None:
+        device, dtype = _placement(spec.device, spec.dtype)
+        self.tokenizer = AutoTokenizer.from_pretrained(spec.model)
+        how = _quantized(spec.quantization, dtype, device)
+        model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=dtype, **how).eval()
         if not how:  # a quantized one is where it belongs
             model = model.to(device)
         base_hash: Future[str] | None = None
-        if weak.adapters is not None and (folder := _folder(weak.model)) is not None:
+        if spec.adapters is not None and (folder := _folder(spec.model)) is not None:
             hashing = ThreadPoolExecutor(1)  # beside the rest: the first swap shall not wait for it
             base_hash = hashing.submit(base_fingerprint, folder)
             hashing.shutdown(wait=False)
         self.engine = Engine(
             model,
             self.tokenizer,
-            max_batch_size=weak.max_batch_size,
-            max_queue=weak.max_queue,
+            max_batch_size=spec.max_batch_size,
+            max_queue=spec.max_queue,
         )
         base: Lora = {}
         self.versions: Versions[Lora] = Versions(
-            weak.adapters,
-            _reader(weak.adapters, base_hash, self.engine.layers, dtype),
+            spec.adapters,
+            _reader(spec.adapters, base_hash, self.engine.layers, dtype),
             base,
-            limit=weak.max_adapters,
+            limit=spec.max_adapters,
         )
         # Copies of the chat model share this: it ends with the last of them, or the interpreter.
         self.close = weakref.finalize(self, _close, self.versions, self.engine)
@@ -73,31 +85,33 @@ class Live:
 
     def begin(
         self,
-        weak: LocalWeak,
         messages: Sequence[BaseMessage],
-        stop: list[str] | None,
-        kwargs: Mapping[str, Any],
+        sampling: Sampling,
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        keep: int | None = None,
+        adapter: str | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Request:
-        """Queue a request on the adapter that it names, or that new requests use."""
-        sampling = weak._sampling(stop, kwargs)
-        if on_text is not None and sampling.n > 1:
-            raise ValueError(
-                f"n={sampling.n} texts cannot be streamed; stream one, or use generate"
-            )
-        tools = kwargs.get("tools") or ()
-        prompt = tuple(render(self.tokenizer, messages, tools))
-        prompt = self._cut(prompt, sampling, kwargs.get("truncate_prompt_tokens"))
-        if calls_tools(kwargs):  # what is a call and what is text shows at the end only
-            on_text = None
-        version = kwargs.get("adapter") or self.versions.choose()
+        """Queue a request on the adapter that it names, or that new requests use.
+
+        Args:
+            messages: the conversation.
+            sampling: how its texts are written.
+            tools: that the model may call.
+            keep: the prompt's last tokens that are kept, -1 for as many as there is room for.
+            adapter: a version's name.
+            on_text: gets pieces of the text, as they are certain.
+        """
+        prompt = self._cut(tuple(render(self.tokenizer, messages, tools)), sampling, keep)
+        version = adapter or self.versions.choose()
         request = Request(prompt, sampling, {}, version, on_text)
-        adapter = self.versions.lease(version)
+        lease = self.versions.lease(version)
         request.done.add_done_callback(lambda _: self.versions.give_back(version))
-        if adapter.done():
-            self._submit_with(request, adapter)
+        if lease.done():
+            self._submit_with(request, lease)
         else:
-            adapter.add_done_callback(lambda read: self._submit_with(request, read))
+            lease.add_done_callback(lambda read: self._submit_with(request, read))
         return request
 
     def _cut(

@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openai
 from langchain_openai.chat_models.base import OpenAIContextOverflowError
@@ -21,9 +21,6 @@ from cowest_graph.adapters import BASE, AdapterRegistry, base_fingerprint
 from cowest_graph.weak.servers.fit import check_fit, served_name
 from cowest_graph.weak.servers.fleet import Fleet, Placed, Server
 from cowest_graph.weak.versions import Versions
-
-if TYPE_CHECKING:
-    from cowest_graph.weak.vllm import VLLMWeak
 
 _PASSING = (408, 409, 429)  # and 5xx: the same request may well succeed later
 _LOST_TRIES = 8  # of one request, on servers that broke off
@@ -52,34 +49,49 @@ class At:
             )
 
 
-class Live:
+@dataclass(frozen=True)
+class ConnectSpec:
+    """The servers and how they are used; the fields are those of `VLLMWeak`."""
+
+    urls: Sequence[str]
+    model_name: str
+    client: openai.OpenAI
+    async_client: openai.AsyncOpenAI
+    shares_connections: bool
+    adapters: AdapterRegistry | None
+    adapters_at: str | Mapping[str, str] | None
+    max_lora_rank: int | None
+    max_adapters: int
+    max_retries: int
+    patience: float
+
+
+class Connected:
     """What is connected: the servers, and the versions that follow the registry."""
 
-    def __init__(self, weak: VLLMWeak) -> None:
-        if weak.root_client is None:
-            raise ValueError("api_key must be a text, or a function that is not async")
-        self.max_retries = weak.max_retries or 0
+    def __init__(self, spec: ConnectSpec) -> None:
+        self.max_retries = spec.max_retries
         self.fleet = Fleet(
             [
                 Server(
                     url,
-                    weak.root_client,
-                    weak.root_async_client,
-                    _sees(weak, url),
-                    shares_connections=weak.http_async_client is not None,
+                    spec.client,
+                    spec.async_client,
+                    _sees(spec.adapters_at, url),
+                    shares_connections=spec.shares_connections,
                 )
-                for url in weak.urls
+                for url in spec.urls
             ],
-            patience=weak.patience,
+            patience=spec.patience,
         )
         try:
-            name, root = _base(self.fleet, weak.model_name)
+            name, root = _base(self.fleet, spec.model_name)
             self.base = Placed(BASE, name)
             self.versions: Versions[Placed] = Versions(
-                weak.adapters,
-                _reader(weak.adapters, self.fleet, root, weak.max_lora_rank),
+                spec.adapters,
+                _reader(spec.adapters, self.fleet, root, spec.max_lora_rank),
                 self.base,
-                limit=weak.max_adapters,
+                limit=spec.max_adapters,
                 release=lambda _, placed, fleet=self.fleet: fleet.remove(placed),  # type: ignore[misc]
             )
         except BaseException:
@@ -101,9 +113,8 @@ def _close(versions: Versions[Placed], fleet: Fleet) -> None:
         fleet.close()
 
 
-def _sees(weak: VLLMWeak, url: str) -> Callable[[Path], str]:
+def _sees(at: str | Mapping[str, str] | None, url: str) -> Callable[[Path], str]:
     """Where the server at this URL sees an adapter's folder."""
-    at = weak.adapters_at
     if isinstance(at, Mapping):
         mapped = {key.rstrip("/"): folder for key, folder in at.items()}
         if url not in mapped:
@@ -179,7 +190,7 @@ class Turn:
         LookupError: for a version that there is not.
     """
 
-    def __init__(self, live: Live, adapter: str | None) -> None:
+    def __init__(self, live: Connected, adapter: str | None) -> None:
         self.begun = False  # whether a piece of the answer was handed out
         self._live, self._fleet = live, live.fleet
         self._server: Server | None = None
@@ -195,22 +206,11 @@ class Turn:
         self._leave()
         self._live.versions.give_back(self._version)
 
-    def at(self, weak: VLLMWeak) -> VLLMWeak:
-        """A shallow copy of the chat model that talks to one server, as one version."""
+    def at(self) -> tuple[Server, At]:
+        """The server that the next try is made on, and as which version."""
         placed = self.lease.result()  # it was waited for
         server = self._server = self._fleet.take(avoid=self._failed_at)
-        async_client = server.async_client
-        copy = weak.model_copy(
-            update={
-                "root_client": server.client,
-                "root_async_client": async_client,
-                "client": server.client.chat.completions,
-                "async_client": async_client.chat.completions,
-                "model_name": placed.served_as,
-            }
-        )
-        copy._at = At(placed, self._live.base.served_as)
-        return copy
+        return server, At(placed, self._live.base.served_as)
 
     def after(self, error: Exception) -> Future[Any]:
         """What to wait for before the request is made again.
