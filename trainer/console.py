@@ -29,6 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cowest_graph import files
 from cowest_graph.masking import masked, masked_data
 
 OUT = Console(soft_wrap=True, highlight=False)
@@ -76,7 +77,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     Raises:
         OSError: naming the file, when its folder is missing or the disk is full.
     """
-    return _write(path, (line + "\n" for line in lines), mode=0o600)
+    return files.write_lines(path, map(masked, lines))
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
@@ -84,29 +85,13 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
 
     Args:
         path: of the file.
-        text: all of it.
+        text: all of it, with one line's end at its end.
         mode: its permissions, less the umask.
 
     Raises:
         OSError: naming the file, when its folder is missing or the disk is full.
     """
-    _write(path, [text], mode=mode)
-
-
-def _write(path: Path, parts: Iterable[str], *, mode: int) -> int:
-    part, written = path.with_name(path.name + ".part"), 0
-    try:
-        opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with open(opened, "w", encoding="utf-8", newline="\n") as file:
-            for written, text in enumerate(parts, start=1):  # noqa: B007
-                file.write(masked(text))
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):  # it is there only where something failed
-            part.unlink()
-    return written
+    files.write_lines(path, [masked(text).removesuffix("\n")], mode=mode)
 
 
 class Meter:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint
+from cowest_graph.files import held, replace_file
 from cowest_graph.traces import Trace
 from trainer.checks import HeldOut, dropped, refuse, text_faults, without
 from trainer.job import TrainingJob, model_folder
@@ -28,7 +29,7 @@ from trainer.rows import Row, Rows, label_noise, rows_hash
 from trainer.run.cards import name_base, write_model_card
 from trainer.run.child import Progress, run_worker
 from trainer.run.processes import command
-from trainer.run.resume import locked, run_name, state_of
+from trainer.run.resume import run_name, state_of
 from trainer.run.space import check_disk, smaller_batches
 
 _TAIL = 25  # lines of the child's output in an error
@@ -285,15 +286,13 @@ def _run_folder(
 
 
 def _write_spec(run: Path, spec: Mapping[str, Any]) -> None:
-    part = run / "job.json.part"
-    part.write_text(json.dumps(spec, indent=2, ensure_ascii=False), "utf-8")
-    part.replace(run / "job.json")
+    replace_file(run / "job.json", json.dumps(spec, indent=2, ensure_ascii=False))
 
 
 @contextmanager
 def _alone(run: Path) -> Iterator[None]:
     try:
-        with locked(run / "launch.lock", patience=1.0):
+        with held(run / "launch.lock", patience=1.0):
             yield
     except BlockingIOError:
         raise TrainingError(

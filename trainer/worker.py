@@ -19,6 +19,8 @@ from typing import Any
 
 from trainer.run.processes import is_main
 
+_PATIENCE = 30.0  # seconds to wait for a worker whose parent was killed
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one training job; the exit code is 0 only when `result.json` is written.
@@ -60,11 +62,12 @@ def run(job_file: Path, folder: Path) -> dict[str, Any]:
     Returns:
         Plain data: backend, machine, metrics, hyperparameters, versions, seconds.
     """
-    from trainer.run.resume import locked
+    from cowest_graph.files import held
 
     if not is_main():  # one of several processes; the first holds the lock
         return _run(job_file, folder)
-    with locked(folder / "worker.lock"):  # a killed parent's worker may still be at its end
+    # A killed parent's worker may still be at its end.
+    with held(folder / "worker.lock", patience=_PATIENCE):
         return _run(job_file, folder)
 
 
@@ -125,9 +128,9 @@ def _end_with_parent() -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str), "utf-8")
-    part.replace(path)
+    from cowest_graph.files import replace_file
+
+    replace_file(path, json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
 if __name__ == "__main__":

@@ -64,10 +64,10 @@ class ChoiceFiles:
 
     def write(self, action: str, chosen: Chosen, previous: str | None) -> None:
         """Move the choice, and log it."""
-        self.replace(chosen)
+        self.move(chosen)
         self.log(action, chosen.current, previous, chosen)
 
-    def replace(self, chosen: Chosen) -> None:
+    def move(self, chosen: Chosen) -> None:
         """Move the choice at once: readers see the old one or the new one."""
         replace_file(self._file, json.dumps(chosen.as_json(), indent=1, ensure_ascii=False))
 
@@ -144,5 +144,5 @@ class ChoiceFiles:
 
 def _put_aside(path: Path) -> str:
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
-    os.replace(path, aside)
+    path.rename(aside)
     return aside.name

@@ -372,9 +372,9 @@ class AdapterRegistry:
                     f"{name!r} is a candidate (routed to, or the shadow); route({{}}) ends that"
                 )
             if name in chosen.before:  # no rollback may lead to what is gone
-                self._files.replace(chosen.without(name))
+                self._files.move(chosen.without(name))
             trash = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.folder))
-            os.replace(path, trash / name)
+            path.rename(trash / name)
             # So that no name is given twice.
             self._files.log("delete", name, chosen.current, chosen)
             shutil.rmtree(trash)  # nobody shall see it and take it for what a crash left
@@ -392,7 +392,7 @@ class AdapterRegistry:
             replace_file(target / CARD, json.dumps(card, indent=1, ensure_ascii=False))
             check_folder(target)  # what was checked is what was copied
             sync(target)
-            os.replace(target, self._at(version))
+            target.rename(self._at(version))
             sync(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)

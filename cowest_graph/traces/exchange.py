@@ -5,9 +5,7 @@ Knows files and rows, good and bad ones. Knows no database: whoever imports says
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from cowest_graph.files import write_lines
 from cowest_graph.masking import masked
 from cowest_graph.traces.records import Attempt, Call, Trace
 
@@ -102,17 +101,7 @@ def lines_of(path: Path) -> Callable[[], Numbered]:
 
 def write_jsonl(path: Path, traces: Iterable[Trace]) -> int:
     """Write a file of JSON lines that appears when it is whole; the number of traces."""
-    written, part = 0, path.with_name(path.name + ".part")
-    try:
-        opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(opened, "w", encoding="utf-8", newline="\n") as lines:
-            for written, trace in enumerate(traces, start=1):  # noqa: B007
-                lines.write(masked(trace.model_dump_json()) + "\n")
-        os.replace(part, path)
-    finally:
-        with suppress(OSError):  # it is there only where something failed
-            part.unlink()
-    return written
+    return write_lines(path, (masked(trace.model_dump_json()) for trace in traces))
 
 
 def _reason(error: ValidationError | RecursionError) -> str:

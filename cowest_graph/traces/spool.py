@@ -6,17 +6,16 @@ is stored.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from cowest_graph.files import held
 from cowest_graph.masking import masked
 from cowest_graph.traces.records import Trace
 
@@ -102,7 +101,7 @@ class Spool:
         """
         with self._lock:
             if self._path is not None and self._path.exists():
-                with _locked(self._path) as file:
+                with held(self._path, mode=0o600) as file:
                     _store_lines(file, store)
                     self._path.unlink(missing_ok=True)
             while self._waiting:
@@ -114,7 +113,7 @@ class Spool:
             return False
         line = masked(trace.model_dump_json()).encode() + b"\n"
         try:
-            with _locked(self._path) as file:
+            with held(self._path, mode=0o600) as file:
                 end = file.seek(0, os.SEEK_END)
                 if end + len(line) > self._file_limit:
                     return False
@@ -154,16 +153,3 @@ def _store_lines(file: BinaryIO, store: Callable[[Trace], object]) -> None:
             file.truncate(len(rest))
             file.flush()
             raise
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, held by this process alone; made if need be, readable by its owner only."""
-    while True:
-        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        with os.fdopen(opened, "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Another process may have drained and removed it while this one waited.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                yield file
-                return

@@ -18,6 +18,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from pydantic import PrivateAttr
 
 from cowest_graph.adapters import CONFIG, WEIGHTS, AdapterRegistry
+from cowest_graph.files import replacing
 from cowest_graph.weak.following import FollowingWeak
 from cowest_graph.weak.servers.llama_server import LlamaServer
 
@@ -117,18 +118,17 @@ def convert_lora(source: Path, target: Path, shape: Mapping[str, int]) -> None:
     for key, tensor in load_file(source / WEIGHTS).items():
         name, half = _named(source, key, shape["blocks"])
         tensors[f"{name}.lora_{half}"] = _permuted(name, tensor, shape) if half == "b" else tensor
-    part = target.with_suffix(".part")
-    writer = GGUFWriter(part, "llama")
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", scale * rank)  # llama.cpp divides it by the rank
-    for name, tensor in tensors.items():
-        writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    part.replace(target)
+    with replacing(target) as part:
+        writer = GGUFWriter(part, "llama")
+        writer.add_type("adapter")
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", scale * rank)  # llama.cpp divides it by the rank
+        for name, tensor in tensors.items():
+            writer.add_tensor(name, np.ascontiguousarray(tensor, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def _named(source: Path, key: str, blocks: int) -> tuple[str, str]:

@@ -1,47 +1,29 @@
 """kill -9 in the middle of a collection, then the same command again: nothing lost, nothing twice.
 
-The experiment itself is `benchmarks/killed_collection.py`; here it is held to its laws.
+The experiment itself is `killed_collection.py`; here it is held to its laws.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import signal
-import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
+import killed_collection
 import pytest
 
 from cowest_graph import TraceStore
 
-_BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "killed_collection.py"
-
-
-@pytest.fixture(scope="module")
-def killed_collection() -> ModuleType:
-    """The benchmark as a module."""
-    spec = importlib.util.spec_from_file_location("killed_collection", _BENCHMARK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.mark.timeout(400)
-def test_five_kills_change_nothing(killed_collection: ModuleType, tmp_path: Path) -> None:
+def test_five_kills_change_nothing(tmp_path: Path) -> None:
     done = killed_collection.run(tmp_path, kills=5, seed=11, queries=24)
     done.check()
     assert len(done.kept) == 6
     assert len(done.kept[0]) < len(done.kept[-1])
 
 
-def test_a_kill_between_real_models_keeps_what_was_said(
-    killed_collection: ModuleType, tmp_path: Path, smollm2: Path
-) -> None:
+def test_a_kill_between_real_models_keeps_what_was_said(tmp_path: Path, smollm2: Path) -> None:
     pytest.importorskip("xllamacpp")
     store, queries = tmp_path / "traces.db", 1
     child = killed_collection.start(store, queries, weak=smollm2)

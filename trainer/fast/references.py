@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import base_fingerprint
+from cowest_graph.files import replace_file
 
 FOLDER = ".references"
 _BATCHES = 4  # a forward pass alone takes this many times the rows of a training step
@@ -76,11 +76,8 @@ class References:
 
     def write(self) -> None:
         """Write the file; another process sees all of it or what was there before."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         stored = {"rows": self._rows, "batches": self._batches}
-        part.write_text(json.dumps(stored), encoding="utf-8")
-        part.replace(self.path)
+        replace_file(self.path, json.dumps(stored))
 
 
 def references(base: Path, start: Path, *precision_path: object) -> References:

@@ -1,4 +1,4 @@
-"""Runs that can be resumed: their names, their locks, their last whole checkpoint.
+"""Runs that can be resumed: their names, their last whole checkpoint.
 
 Knows folders and files. Knows no torch, no trainer and no registry.
 """
@@ -8,15 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 CHECKPOINTS = "checkpoints"
 _COMPLETE = "complete"  # written into a checkpoint when all of it is there
-_PATIENCE = 30.0  # seconds to wait for a worker whose parent was killed
 
 
 def run_name(kind: str, **identity: Any) -> str:
@@ -78,29 +75,3 @@ def state_of(run: Path) -> Mapping[str, Any]:
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
-
-
-@contextmanager
-def locked(path: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
-    """Hold a run alone; the lock ends with the process, however that ends.
-
-    Args:
-        path: the lock's file.
-        patience: seconds to wait for another process.
-
-    Raises:
-        BlockingIOError: when another process holds it for longer.
-    """
-    import fcntl  # not on every platform
-
-    until = time.monotonic() + patience
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
-        yield

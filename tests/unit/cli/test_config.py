@@ -14,7 +14,7 @@ from trainer.cli.advice import Endpoint
 from trainer.cli.config import Config, environment_name, fields
 from trainer.cli.models import Named
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRET = "sk-secret-0123456789"
 
 a_model = ScriptedModel(["Answer: 4"])

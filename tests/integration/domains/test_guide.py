@@ -11,7 +11,7 @@ import pytest
 
 from trainer.cli import run
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "domains.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[3] / "docs" / "domains.md").read_text(encoding="utf-8")
 
 MODELS = """
 import math

@@ -19,7 +19,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from cowest_graph import LocalWeak, embedded
 
-TOOLS = Path(__file__).parent / "tools.jinja"
+TOOLS = Path(__file__).parents[2] / "tools.jinja"
 
 
 class TestUnit(ChatModelUnitTests):

@@ -4,7 +4,7 @@ Knows the chat completions protocol, plain and streamed, the ways in which an en
 the first words of our prompts, to tell who asks. Knows no graph. What it says depends on the prompt
 alone, so that two runs can be compared; what goes wrong is up to `faults`, by default nothing.
 
-As a process of its own: python tests/integration/servers.py --log FILE [--latency 0.02 0.05]
+As a process of its own: python tests/servers.py --log FILE [--latency 0.02 0.05]
 prints its URL, serves until its input ends or it is stopped, and logs one JSON object a request.
 """
 

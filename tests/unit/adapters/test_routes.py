@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_adapters import peft_folder, snapshot, truncate
-from test_versions import eventually
+from waiting import eventually
 
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.adapters.choices import Chosen, replayed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_snippet_prints_what_the_readme_says() -> None:
@@ -24,11 +24,11 @@ def test_the_readme_snippet_prints_what_the_readme_says() -> None:
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (Path(__file__).parents[2] / target).exists(), target
+        assert (Path(__file__).parents[3] / target).exists(), target
 
 
 def _modules_with_examples() -> list[str]:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     files = [*root.glob("cowest_graph/**/*.py"), *root.glob("trainer/**/*.py")]
     having = [
         file for file in files if re.search(r"^\s*>>> (?!.*\+SKIP)", file.read_text("utf-8"), re.M)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BACKENDS = Path(__file__).parents[2] / "trainer" / "backends.py"
+BACKENDS = Path(__file__).parents[3] / "trainer" / "backends.py"
 
 
 def keywords_of(tree: ast.AST, method: str) -> set[str]:

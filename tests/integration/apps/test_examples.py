@@ -14,7 +14,7 @@ from cowest_graph.collecting import read_queries
 from trainer import demonstrations
 from trainer.cli.config import Config
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def chat(folder: Path, *words: str) -> list[str]:

@@ -27,7 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from cowest_graph import TraceStore, create_collaboration
 from cowest_graph.testing import ScriptedModel
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 QUESTION = "What does falcon-delta-red mean?"
 ANSWER = "Answer: replace the coolant pump, overheating"
 

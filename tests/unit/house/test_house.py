@@ -13,7 +13,7 @@ import pytest
 import cowest_graph
 import trainer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("cowest_graph", "trainer")
 
 # Each room may import the rooms beside it, of its own package; third parties are free. A room is a
@@ -29,7 +29,7 @@ ROOMS = {
     "cowest_graph.threads": "",
     "cowest_graph.replies": "masking",
     "cowest_graph.evaluators": "masking metrics prompts replies state",
-    "cowest_graph.traces": "masking state",
+    "cowest_graph.traces": "files masking state",
     "cowest_graph.collecting": "failures masking state traces",
     "cowest_graph.calls": "evaluators failures masking prompts replies state threads",
     "cowest_graph.shadows": "calls masking prompts traces",
@@ -49,7 +49,7 @@ ROOMS = {
     f"{_WEAK}.servers": "adapters weak.hardware weak.versions",
     f"{_WEAK}.local": "weak.engine weak.swapping weak.turns",
     f"{_WEAK}.vllm": "weak.servers weak.swapping",
-    f"{_WEAK}.llama": "adapters weak.following weak.servers",
+    f"{_WEAK}.llama": "adapters files weak.following weak.servers",
     "cowest_graph.embedded": "weak.servers",
     "trainer.console": "",
     "trainer.presets": "",
