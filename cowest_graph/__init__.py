@@ -1,23 +1,44 @@
 """CoWest-Graph: a small model you can train drafts, a large one you can't refines.
 
 See `create_collaboration` to answer, `create_collector` to collect what teaches the small model.
+Each name is imported when it is first asked for.
 """
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cowest_graph.adapters import AdapterRegistry
-from cowest_graph.evaluators import judge, metric
-from cowest_graph.graph import create_collaboration, create_collector
-from cowest_graph.metrics import accuracy, exact_match, macro_f1, token_f1
-from cowest_graph.prompts import Prompts, final_answer
-from cowest_graph.traces import Attempt, Trace, TraceStore
-
 if TYPE_CHECKING:
+    from cowest_graph.adapters import AdapterRegistry
+    from cowest_graph.evaluators import judge, metric
+    from cowest_graph.graph import create_collaboration, create_collector
+    from cowest_graph.metrics import accuracy, exact_match, macro_f1, token_f1
+    from cowest_graph.prompts import Prompts, final_answer
+    from cowest_graph.traces import Attempt, Trace, TraceStore
     from cowest_graph.weak.following import FollowingWeak
     from cowest_graph.weak.llama import LlamaWeak
     from cowest_graph.weak.local import LocalWeak
     from cowest_graph.weak.vllm import VLLMWeak
+
+_ROOMS = {
+    "AdapterRegistry": "adapters",
+    "Attempt": "traces",
+    "FollowingWeak": "weak.following",
+    "LlamaWeak": "weak.llama",
+    "LocalWeak": "weak.local",
+    "Prompts": "prompts",
+    "Trace": "traces",
+    "TraceStore": "traces",
+    "VLLMWeak": "weak.vllm",
+    "accuracy": "metrics",
+    "create_collaboration": "graph",
+    "create_collector": "graph",
+    "exact_match": "metrics",
+    "final_answer": "prompts",
+    "judge": "evaluators",
+    "macro_f1": "metrics",
+    "metric": "evaluators",
+    "token_f1": "metrics",
+}
 
 __all__ = [
     "AdapterRegistry",
@@ -41,15 +62,11 @@ __all__ = [
 ]
 
 
-_ON_USE = {  # their rooms load what is heavy or optional, and only then
-    "FollowingWeak": "cowest_graph.weak.following",
-    "LlamaWeak": "cowest_graph.weak.llama",
-    "LocalWeak": "cowest_graph.weak.local",
-    "VLLMWeak": "cowest_graph.weak.vllm",
-}
-
-
 def __getattr__(name: str) -> Any:
-    if name in _ON_USE:
-        return getattr(importlib.import_module(_ON_USE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -74,7 +74,7 @@ def test_analyse_runs_from_the_command_line(
             """,
             encoding="utf-8",
         )
-    words = ["--domain", f"{__name__}:DOUBLES", "--limit", "2", "--json"]
+    words = ["--domain", "test_bench:DOUBLES", "--limit", "2", "--json"]
     configs = ["--configs", "a.toml", "--configs", "b.toml"]
     assert run(["analyse", "models", *words, *configs, "--out", "models"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -127,7 +127,7 @@ def test_a_bench_whose_endpoint_is_gone_shows_the_rest_and_fails(
         f'[weak]\nmodel = "{__name__}:weak"\n[strong]\nmodel = "{__name__}:gone"\n',
         encoding="utf-8",
     )
-    words = ["bench", "--domain", f"{__name__}:DOUBLES", "--limit", "2", "--no-embeddings"]
+    words = ["bench", "--domain", "test_bench:DOUBLES", "--limit", "2", "--no-embeddings"]
     assert run([*words, "--methods", "weak,strong", "--out", "both"]) == 1
     assert json.loads(Path("both/bench.json").read_text())["rows"][0]["scored"] == 2
     assert run([*words, "--methods", "strong", "--out", "one"]) == 1

@@ -21,6 +21,7 @@ from rich.table import Table
 from trainer import console
 from trainer.cli.advice import FAILED, need
 from trainer.cli.config import EMBEDDED, Config
+from trainer.cli.context import settings_of
 from trainer.cli.models import attribute
 from trainer.cli.options import AsJson, ConfigFile
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from cowest_graph.domains import Domain
     from trainer.bench import Plan
     from trainer.bench.adapters import Training
-
-Load = Callable[[Path | None], Config]
 
 DomainName = Annotated[str, typer.Option("--domain", help="Domain as `module:attribute`.")]
 Out = Annotated[
@@ -74,111 +73,100 @@ _GOES_ON = "finished calls are kept, the same command resumes from there"
 ANALYSES = ("styles", "pairs", "rounds", "models")
 
 
-def add_verbs(app: typer.Typer, load: Load) -> None:
-    """Add bench, analyse and report to the command line.
+def bench(
+    domain: DomainName,
+    methods: Annotated[
+        str, typer.Option(help="Methods to compare, such as weak,strong,cowest; or all.")
+    ] = "all",
+    limit: Limit = 50,
+    seeds: Seeds = "0",
+    out: Out = Path("cowest-bench"),
+    split: Split = "dev",
+    style: Style = None,
+    data: Data = None,
+    train_rows: TrainRows = 500,
+    feedback: Feedback = 40,
+    drafts: Drafts = 5,
+    probes: Probes = 8,
+    adapter: Given = None,
+    prices: Prices = None,
+    concurrency: Concurrency = 8,
+    no_embeddings: NoEmbeddings = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on the same queries: scores with intervals, costs, what drafts did."""
+    training = _training(train_rows, feedback, drafts, adapter)
+    plan = _plan(methods, limit, seeds, split, style, training, concurrency)
+    plan = replace(plan, probes=probes, embeddings=not no_embeddings)
+    named = _domain(domain, data, split)
+    with _benching(settings_of(config), out, data, prices) as run:
+        results = run(named, plan, out)
+    _show([results], out, as_json)
+    _fail_if_silent([results])
 
-    Args:
-        app: the command line.
-        load: reads the configuration.
-    """
 
-    @app.command()
-    def bench(
-        domain: DomainName,
-        methods: Annotated[
-            str, typer.Option(help="Methods to compare, such as weak,strong,cowest; or all.")
-        ] = "all",
-        limit: Limit = 50,
-        seeds: Seeds = "0",
-        out: Out = Path("cowest-bench"),
-        split: Split = "dev",
-        style: Style = None,
-        data: Data = None,
-        train_rows: TrainRows = 500,
-        feedback: Feedback = 40,
-        drafts: Drafts = 5,
-        probes: Probes = 8,
-        adapter: Given = None,
-        prices: Prices = None,
-        concurrency: Concurrency = 8,
-        no_embeddings: NoEmbeddings = False,
-        config: ConfigFile = None,
-        as_json: AsJson = False,
-    ) -> None:
-        """Compare methods on the same queries: scores with intervals, costs, what drafts did."""
-        training = _training(train_rows, feedback, drafts, adapter)
-        plan = _plan(methods, limit, seeds, split, style, training, concurrency)
-        plan = replace(plan, probes=probes, embeddings=not no_embeddings)
-        named = _domain(domain, data, split)
-        with _benching(load(config), out, data, prices) as run:
-            results = run(named, plan, out)
-        _show([results], out, as_json)
-        _fail_if_silent([results])
+def analyse(
+    what: Annotated[str, typer.Argument(help=f"Analysis to run: {', '.join(ANALYSES)}.")],
+    domain: DomainName,
+    counts: Annotated[str, typer.Option(help="Numbers of pairs to compare.")] = "0,8,16,32",
+    rounds: Annotated[int, typer.Option(min=1, help="Maximum number of rounds of feedback.")] = 3,
+    limit: Limit = 50,
+    seeds: Seeds = "0",
+    out: Out = Path("cowest-analysis"),
+    split: Split = "dev",
+    style: Style = None,
+    data: Data = None,
+    train_rows: TrainRows = 500,
+    feedback: Feedback = 40,
+    drafts: Drafts = 5,
+    adapter: Given = None,
+    prices: Prices = None,
+    concurrency: Concurrency = 8,
+    configs: Annotated[
+        list[Path] | None,
+        typer.Option(help="Configuration file of a model to compare; repeatable."),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the paper's analyses: draft styles, numbers of pairs, rounds of feedback, models."""
+    from trainer.bench.analyses import study, variants
 
-    @app.command()
-    def analyse(
-        what: Annotated[str, typer.Argument(help=f"Analysis to run: {', '.join(ANALYSES)}.")],
-        domain: DomainName,
-        counts: Annotated[str, typer.Option(help="Numbers of pairs to compare.")] = "0,8,16,32",
-        rounds: Annotated[
-            int, typer.Option(min=1, help="Maximum number of rounds of feedback.")
-        ] = 3,
-        limit: Limit = 50,
-        seeds: Seeds = "0",
-        out: Out = Path("cowest-analysis"),
-        split: Split = "dev",
-        style: Style = None,
-        data: Data = None,
-        train_rows: TrainRows = 500,
-        feedback: Feedback = 40,
-        drafts: Drafts = 5,
-        adapter: Given = None,
-        prices: Prices = None,
-        concurrency: Concurrency = 8,
-        configs: Annotated[
-            list[Path] | None,
-            typer.Option(help="Configuration file of a model to compare; repeatable."),
-        ] = None,
-        config: ConfigFile = None,
-        as_json: AsJson = False,
-    ) -> None:
-        """Run the paper's analyses: draft styles, numbers of pairs, rounds of feedback, models."""
-        from trainer.bench.analyses import study, variants
+    training = _training(train_rows, feedback, drafts, adapter)
+    plan = _plan("all", limit, seeds, split, style, training, concurrency)
+    named = _domain(domain, data, split)
+    several = what == "models"
+    if several and not configs:
+        raise ValueError("analyse models needs --configs, one cowest.toml for each pair")
+    results = []
+    files = list(configs or []) if several else [config]
+    folders = _folders(out, files) if several else [out]
+    for file, folder in zip(files, folders, strict=True):
+        varied = variants(what, plan, _numbers(counts, "--counts"), rounds, str(file))
+        with _benching(settings_of(file), folder, data, prices) as run:
+            results += study(varied, folder, partial(run, named), console.note)
+    _show(results, out, as_json)
+    _fail_if_silent(results)
 
-        training = _training(train_rows, feedback, drafts, adapter)
-        plan = _plan("all", limit, seeds, split, style, training, concurrency)
-        named = _domain(domain, data, split)
-        several = what == "models"
-        if several and not configs:
-            raise ValueError("analyse models needs --configs, one cowest.toml for each pair")
-        results = []
-        files = list(configs or []) if several else [config]
-        folders = _folders(out, files) if several else [out]
-        for file, folder in zip(files, folders, strict=True):
-            varied = variants(what, plan, _numbers(counts, "--counts"), rounds, str(file))
-            with _benching(load(file), folder, data, prices) as run:
-                results += study(varied, folder, partial(run, named), console.note)
-        _show(results, out, as_json)
-        _fail_if_silent(results)
 
-    @app.command()
-    def report(
-        folders: Annotated[list[Path], typer.Argument(help="Bench folders, or bench.json files.")],
-        out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("."),
-        name: Annotated[str, typer.Option(help="Name of the files, without an ending.")] = "report",
-        as_json: AsJson = False,
-    ) -> None:
-        """Write one HTML page and one Markdown file about one or more benches, with plots."""
-        from trainer.reports.bench import load as load_results
-        from trainer.reports.bench import save
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Bench folders, or bench.json files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("."),
+    name: Annotated[str, typer.Option(help="Name of the files, without an ending.")] = "report",
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page and one Markdown file about one or more benches, with plots."""
+    from trainer.reports.bench import load as load_results
+    from trainer.reports.bench import save
 
-        results = load_results(folders)
-        saved = save(results, out, name)
-        if as_json:
-            console.show_json(results)
-            return
-        for path in saved:
-            console.show(str(path))
+    results = load_results(folders)
+    saved = save(results, out, name)
+    if as_json:
+        console.show_json(results)
+        return
+    for path in saved:
+        console.show(str(path))
 
 
 def _fail_if_silent(results: Sequence[dict[str, Any]]) -> None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import AIMessage
+import typer
 
-from cowest_graph.evaluators import judge, keywords
-from cowest_graph.prompts import Prompts, draft_prompt, final_answer, readable, text_of
 from cowest_graph.weak.hardware import cores
-from trainer.cli.advice import EXTRAS, advice, installed
+from trainer import console
+from trainer.cli.advice import EXTRAS, FAILED, advice, installed
 from trainer.cli.config import EMBEDDED, Config
+from trainer.cli.context import settings_of
+from trainer.cli.options import AsJson, ConfigFile
 from trainer.job import model_folder
 from trainer.run.resume import unfinished
 
@@ -44,6 +45,19 @@ class Finding:
     subject: str
     ok: bool | None
     said: str
+
+
+def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Check versions, GPU, model files, store, endpoint and judge; exit with 1 if one fails."""
+    findings = examine(settings_of(config))
+    if as_json:
+        console.show_json([finding.__dict__ for finding in findings])
+    else:
+        for finding in findings:
+            mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
+            console.show(f"{mark} {finding.subject}: {finding.said}")
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(FAILED)
 
 
 def examine(config: Config) -> list[Finding]:
@@ -99,6 +113,8 @@ def _training(config: Config) -> Said:
 
 
 def _weak(config: Config) -> Said:
+    from cowest_graph.prompts import draft_prompt
+
     weak = config.weak
     if not config.weak_is_local:
         model = config.weak_model(**_short(weak.base_url))
@@ -154,6 +170,8 @@ def _traces(config: Config) -> Said:
 
 
 def _strong(config: Config) -> Said:
+    from cowest_graph.prompts import Prompts, readable
+
     strong = config.strong
     model = config.strong_model(**_short(strong.model))
     ok, said = _answers(Prompts().solo | model | readable, strong.model)
@@ -163,6 +181,8 @@ def _strong(config: Config) -> Said:
 
 
 def _answers(chain: Any, name: str) -> Said:
+    from cowest_graph.prompts import final_answer, text_of
+
     reply = chain.invoke({"query": _QUESTION})
     if final_answer(reply) is None:
         return True, f"{name} answers, but not in the format asked for: {text_of(reply)[:80]!r}"
@@ -170,6 +190,10 @@ def _answers(chain: Any, name: str) -> Said:
 
 
 def _evaluator(config: Config) -> Said:
+    from langchain_core.messages import AIMessage
+
+    from cowest_graph.evaluators import judge, keywords
+
     kind = config.evaluator_kind
     if kind != "judge":
         config.evaluator_named()

@@ -6,12 +6,14 @@ Knows cards, the choice and counted traces. Prints nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from cowest_graph.adapters import BASE, AdapterRegistry
-from cowest_graph.traces import Traffic
+
+if TYPE_CHECKING:
+    from cowest_graph.traces import Traffic
 
 
 def listed(
@@ -28,6 +30,8 @@ def listed(
     Raises:
         ValueError: when the choice is damaged.
     """
+    from cowest_graph.traces import Traffic
+
     names = registry.names()
     used = [name for name in traffic or {} if name is not None]
     chosen = registry.current or BASE

@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trainer import console
-from trainer.cli.config import Config
+from trainer.cli.context import settings_of
 from trainer.cli.options import ConfigFile
+
+if TYPE_CHECKING:
+    from cowest_graph.weak.servers.command import ServerCommand
 
 Model = Annotated[
     str | None, typer.Option(help="Folder or name of the base model; the weak model by default.")
@@ -41,55 +42,50 @@ AsJson = Annotated[
 Options = Annotated[list[str] | None, typer.Argument(help="Options for vLLM itself, after --.")]
 
 
-def add_serve_verbs(app: typer.Typer, settings_of: Callable[[Path | None], Config]) -> None:
-    """Give the command line this verb.
+def serve_weak(
+    options: Options = None,
+    config: ConfigFile = None,
+    model: Model = None,
+    python: Python = sys.executable,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    dtype: Dtype = "auto",
+    context: Context = None,
+    tools: Tools = None,
+    only_print: Print = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serve the weak model with vLLM, which loads the registry's adapters while it runs."""
+    from cowest_graph.weak.servers.command import vllm_server
 
-    Args:
-        app: the command line.
-        settings_of: the configuration of `--config`.
-    """
+    settings = settings_of(config)
+    command = vllm_server(
+        model or settings.train.model or settings.weak_folder(),
+        settings.registry(),
+        python=python,
+        host=host,
+        port=port,
+        dtype=dtype,
+        context=context,
+        tools=tools,
+        extra=options or [],
+    )
+    if as_json:
+        console.show_json(asdict(command))
+        return
+    _serve(command, python, only_print)
 
-    @app.command("serve-weak")
-    def serve_weak(
-        options: Options = None,
-        config: ConfigFile = None,
-        model: Model = None,
-        python: Python = sys.executable,
-        host: Host = "127.0.0.1",
-        port: Port = 8000,
-        dtype: Dtype = "auto",
-        context: Context = None,
-        tools: Tools = None,
-        only_print: Print = False,
-        as_json: AsJson = False,
-    ) -> None:
-        """Serve the weak model with vLLM, which loads the registry's adapters while it runs."""
-        from cowest_graph.weak.servers.command import vllm_server
 
-        settings = settings_of(config)
-        command = vllm_server(
-            model or settings.train.model or settings.weak_folder(),
-            settings.registry(),
-            python=python,
-            host=host,
-            port=port,
-            dtype=dtype,
-            context=context,
-            tools=tools,
-            extra=options or [],
-        )
-        if as_json:
-            console.show_json(asdict(command))
-            return
-        for note in command.notes:
-            console.note(note)
-        if only_print:
-            console.show(str(command))
-            return
-        check_vllm(python)
-        console.note(f"starting: {command}")
-        sys.stdout.flush()
-        os.execvpe(command.arguments[0], command.arguments, {**os.environ, **command.environment})
+def _serve(command: ServerCommand, python: str, only_print: bool) -> None:
+    for note in command.notes:
+        console.note(note)
+    if only_print:
+        console.show(str(command))
+        return
+    check_vllm(python)
+    console.note(f"starting: {command}")
+    sys.stdout.flush()
+    os.execvpe(command.arguments[0], command.arguments, {**os.environ, **command.environment})
 
 
 def check_vllm(python: str) -> None:

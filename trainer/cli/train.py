@@ -6,6 +6,7 @@ Knows arguments and what is printed; `trainer.launch` and `trainer.plan` do the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from trainer import console
 from trainer.cli.advice import FAILED, need
 from trainer.cli.config import Config
+from trainer.cli.context import read_rows, settings_of
 from trainer.cli.options import AsJson, ConfigFile, SkipBad
 
 Promote = Annotated[bool, typer.Option("--promote", help="Serve the new version at once.")]
@@ -37,117 +39,83 @@ DropBad = Annotated[
 _GOES_ON = "nothing is registered yet; the same command resumes from the last checkpoint"
 
 
-def add_train_verbs(
-    app: typer.Typer,
-    settings_of: Callable[[Path | None], Config],
-    read: Callable[[Path, bool], list[dict[str, Any]]],
+def sft(
+    rows: Annotated[
+        Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
+    ],
+    config: ConfigFile = None,
+    name: Name = None,
+    promote: Promote = False,
+    skip_bad: SkipBad = False,
+    held_out: HeldOutFile = None,
+    drop_bad_rows: DropBad = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Give the command line these verbs.
+    """Teach the weak model the domain from demonstrations."""
+    from trainer import demonstrations, train_sft
 
-    Args:
-        app: the command line.
-        settings_of: the configuration of `--config`.
-        read: the rows of a file; the flag leaves malformed ones out.
-    """
-    train = typer.Typer(no_args_is_help=True, help="Train an adapter of the weak model.")
-    app.add_typer(train, name="train")
+    settings = settings_of(config)
+    shown = demonstrations(read_rows(rows, skip_bad), style=settings.collect.style)
+    console.note(str(shown.report))
+    asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
+    if dry_run:
+        return _planned("sft", shown, settings, settings.job("sft"), asked, as_json)
+    run = partial(train_sft, shown, settings.job("sft"), name=name, **asked)
+    _train(settings, "SFT", run, promote, as_json)
 
-    @train.command()
-    def sft(
-        rows: Annotated[
-            Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
-        ],
-        config: ConfigFile = None,
-        name: Name = None,
-        promote: Promote = False,
-        skip_bad: SkipBad = False,
-        held_out: HeldOutFile = None,
-        drop_bad_rows: DropBad = False,
-        dry_run: DryRun = False,
-        as_json: AsJson = False,
-    ) -> None:
-        """Teach the weak model the domain from demonstrations."""
-        from trainer import demonstrations, train_sft
 
-        settings = settings_of(config)
-        shown = demonstrations(read(rows, skip_bad), style=settings.collect.style)
-        console.note(str(shown.report))
-        asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
-        if dry_run:
-            return _planned("sft", shown, settings, settings.job("sft"), asked, as_json)
-        _train(
-            settings,
-            "SFT",
-            lambda registry, told: train_sft(
-                shown, settings.job("sft"), registry, name=name, progress=told, **asked
-            ),
-            promote,
-            as_json,
-        )
+def dpo(
+    config: ConfigFile = None,
+    start: Annotated[
+        str | None, typer.Option(help="SFT adapter to start from; the one in use by default.")
+    ] = None,
+    any_version: Annotated[
+        bool, typer.Option("--any-version", help="Use drafts by other versions as well.")
+    ] = False,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="Objective: dpo, ipo, cdpo, robust, weighted, margin, kto or sft_best."),
+    ] = None,
+    name: Name = None,
+    promote: Promote = False,
+    held_out: HeldOutFile = None,
+    drop_bad_rows: DropBad = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Teach the weak model, from the traces of its drafts, which drafts help."""
+    from trainer import train_dpo
 
-    @train.command()
-    def dpo(
-        config: ConfigFile = None,
-        start: Annotated[
-            str | None, typer.Option(help="SFT adapter to start from; the one in use by default.")
-        ] = None,
-        any_version: Annotated[
-            bool, typer.Option("--any-version", help="Use drafts by other versions as well.")
-        ] = False,
-        objective: Annotated[
-            str | None,
-            typer.Option(
-                help="Objective: dpo, ipo, cdpo, robust, weighted, margin, kto or sft_best."
-            ),
-        ] = None,
-        name: Name = None,
-        promote: Promote = False,
-        held_out: HeldOutFile = None,
-        drop_bad_rows: DropBad = False,
-        dry_run: DryRun = False,
-        as_json: AsJson = False,
-    ) -> None:
-        """Teach the weak model, from the traces of its drafts, which drafts help."""
-        from trainer import train_dpo
+    settings = settings_of(config)
+    start = start or settings.registry().current
+    if start:
+        settings.registry().path(start)  # a wrong name is told before the traces are read
+    rows, job = _from_traces(settings, objective, None if any_version else start)
+    asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows, "start": start}
+    if dry_run:
+        return _planned(job.recipe, rows, settings, job, asked, as_json)
+    run = partial(train_dpo, rows, job, name=name, **asked)
+    _train(settings, job.objective, run, promote, as_json)
 
-        settings = settings_of(config)
-        start = start or settings.registry().current
-        if start:
-            settings.registry().path(start)  # a wrong name is told before the traces are read
-        wanted = None if any_version else start
-        rows, job = _from_traces(settings, objective, wanted)
-        asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
-        if dry_run:
-            planned = {**asked, "start": start}
-            return _planned(job.recipe, rows, settings, job, planned, as_json)
-        _train(
-            settings,
-            job.objective,
-            lambda registry, told: train_dpo(
-                rows, job, registry, start=start, name=name, progress=told, **asked
-            ),
-            promote,
-            as_json,
-        )
 
-    @app.command()
-    def push(
-        name: Annotated[str, typer.Argument(help="Version to upload.")],
-        repository: Annotated[
-            str, typer.Argument(help="Repository on the Hugging Face hub, as OWNER/NAME.")
-        ],
-        config: ConfigFile = None,
-        as_json: AsJson = False,
-    ) -> None:
-        """Upload a version's weights and cards to the Hugging Face hub; no rows, no logs."""
-        from trainer.run.cards import push_adapter
+def push(
+    name: Annotated[str, typer.Argument(help="Version to upload.")],
+    repository: Annotated[
+        str, typer.Argument(help="Repository on the Hugging Face hub, as OWNER/NAME.")
+    ],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a version's weights and cards to the Hugging Face hub; no rows, no logs."""
+    from trainer.run.cards import push_adapter
 
-        need("local")
-        address = push_adapter(settings_of(config).registry(), name, repository)
-        if as_json:
-            console.show_json({"name": name, "address": address})
-        else:
-            console.show(f"{name} is at {address}")
+    need("local")
+    address = push_adapter(settings_of(config).registry(), name, repository)
+    if as_json:
+        console.show_json({"name": name, "address": address})
+    else:
+        console.show(f"{name} is at {address}")
 
 
 def _from_traces(settings: Config, objective: str | None, version: str | None) -> tuple[Any, Any]:
@@ -192,7 +160,7 @@ def _planned(
 
 
 def _train(
-    settings: Config, what: str, run: Callable[[Any, Any], str], promote: bool, as_json: bool
+    settings: Config, what: str, run: Callable[..., str], promote: bool, as_json: bool
 ) -> None:
     need("local", "train")
     registry = settings.registry()
@@ -206,7 +174,7 @@ def _train(
             elif "note" in line:
                 meter.say(line["note"])
 
-        name = run(registry, told)
+        name = run(registry, progress=told)
     if promote:
         registry.promote(name)
     if as_json:

@@ -11,8 +11,9 @@ from cowest_graph.masking import masked
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import Call, Trace, TraceStore
 from trainer.cli.advice import Endpoint
-from trainer.cli.config import Config, environment_name, fields
+from trainer.cli.config import Config
 from trainer.cli.models import Named
+from trainer.cli.schema import environment_name, fields
 
 ROOT = Path(__file__).parents[3]
 SECRET = "sk-secret-0123456789"

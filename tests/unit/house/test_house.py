@@ -216,6 +216,18 @@ def test_importing_the_packages_brings_no_torch() -> None:
     assert ran.stdout.strip() == "False"
 
 
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys; from trainer.cli import run; run(['--help']);"
+        "heavy = {'langchain_core', 'langgraph', 'langsmith', 'sqlalchemy', 'torch'};"
+        "print(heavy & set(sys.modules), file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert ran.stderr.strip() == "set()"
+
+
 def test_the_public_names_are_the_contract() -> None:
     promised = {
         "AdapterRegistry",

@@ -1,0 +1,252 @@
+"""The verbs of traces: `ask`, `collect`, `traces`, `pairs`.
+
+Knows arguments and what is printed; `cowest_graph` and `trainer.rows` do the work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trainer import console
+from trainer.cli.advice import FAILED, remedy
+from trainer.cli.config import Config
+from trainer.cli.context import read_rows, settings_of, told
+from trainer.cli.options import AsJson, ConfigFile, SkipBad
+
+if TYPE_CHECKING:
+    from cowest_graph.traces import Summary
+    from trainer.rows.pairs import PreferenceReport
+
+Failures = Counter[tuple[str, str]]
+_SECTIONS = {"draft": "[weak]", "shadow": "[weak]", "evaluate": "[evaluator]"}
+_GOES_ON = "what was finished is kept; run the same command again to resume"
+
+
+def ask(
+    query: Annotated[str, typer.Argument(help="Question to answer.")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer one query: the weak model drafts, the strong model refines, a trace is kept."""
+    if not query.strip():
+        raise ValueError("the query is empty")
+    version, drafted, answer = _answered(settings := settings_of(config), query)
+    if as_json:
+        console.show_json({"weak_version": version, "draft": drafted, "answer": answer})
+        return
+    console.show(f"draft ({version or settings.weak.model}):\n{drafted}", style="dim")
+    console.show("answer:", style="bold")
+    console.show(answer)
+
+
+def _answered(settings: Config, query: str) -> tuple[str | None, str, str]:
+    """The weak version, its draft, and the answer."""
+    from cowest_graph import create_collaboration
+    from cowest_graph.prompts import text_of
+    from cowest_graph.shadows import wait_for_shadows
+
+    with settings.store() as store, settings.live_weak(temperature=0.0) as weak:
+        graph = create_collaboration(
+            weak,
+            settings.strong_model(),
+            traces=store,
+            style=settings.collect.style,
+            domain=settings.collect.domain,
+            on_weak_failure="raise",  # whoever tries it out shall see what is wrong
+        ).compile()
+        said = graph.invoke({"query": query})
+        wait_for_shadows()
+    version = said["draft"].response_metadata.get("weak_version")
+    return version, text_of(said["draft"]), text_of(said["answer"])
+
+
+def collect(
+    rows: Annotated[
+        Path, typer.Argument(help="JSON Lines file with a query and a reference per line.")
+    ],
+    config: ConfigFile = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows.")] = None,
+    skip_bad: SkipBad = False,
+    as_json: AsJson = False,
+) -> None:
+    """Collect preference feedback; an interrupted collection is resumed."""
+    settings = settings_of(config)
+    queries = read_rows(rows, skip_bad)[:limit]
+    counts, failures, summary = _collected(settings, queries)
+    if as_json:
+        console.show_json({**counts, "store": summary.as_dict()})
+    else:
+        console.note(f"{counts['complete']} of {len(queries)} queries are complete; in the store:")
+        console.show(str(summary))
+    _what_next(counts, failures)
+
+
+def _collected(
+    settings: Config, queries: list[dict[str, Any]]
+) -> tuple[dict[str, int], Failures, Summary]:
+    """Collect the queries; counts, failures, and what the store holds."""
+    from cowest_graph import create_collector
+    from cowest_graph.collecting import collect as collected
+
+    evaluator = settings.evaluator_named()
+    with settings.store() as store, settings.live_weak() as weak, console.kept(_GOES_ON):
+        collector = create_collector(
+            weak,
+            settings.strong_model(),
+            evaluator=evaluator,
+            traces=store,
+            num_drafts=settings.collect.num_drafts,
+            style=settings.collect.style,
+            domain=settings.collect.domain,
+        ).compile()
+        run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
+        with closing(run) as outcomes:
+            counts, failures = _follow(outcomes, len(queries))
+        return counts, failures, store.summary()
+
+
+def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Failures]:
+    """Watch a collection.
+
+    Returns:
+        Counts of queries: whole, incomplete, without a trace; of failures by role and kind.
+    """
+    failures: Failures = Counter()
+    counts = {"queries": total, "complete": 0, "incomplete": 0, "without_trace": 0, "unanswered": 0}
+    console.note(f"collect: {total} queries")
+    with console.Meter("collect", total) as meter:
+        for done, outcome in enumerate(outcomes, start=1):
+            if outcome.error is not None:
+                counts["without_trace"] += 1
+                meter.say(f"row {outcome.index + 1}: {told(outcome.error)}")
+            else:
+                trace = outcome.trace
+                counts["complete" if trace.complete else "incomplete"] += 1
+                silent = trace.solo is None and all(a.answer is None for a in trace.attempts)
+                counts["unanswered"] += silent
+                failures.update((call.role, str(call.failure)) for call in trace.failures)
+            meter.done(done)
+    return counts, failures
+
+
+def _what_next(counts: dict[str, int], failures: Failures) -> None:
+    total, missing = counts["queries"], counts["without_trace"]
+    if counts["incomplete"]:
+        console.note(
+            f"{counts['incomplete']} of {total} queries have calls that failed; the same command "
+            "makes those again, and no other"
+        )
+    for (role, kind), times in failures.most_common(1):
+        section = _SECTIONS.get(role, "[strong]")
+        console.note(f"most often ({times} times): {role}, {kind}; {remedy(kind, section)}")
+    if missing:
+        console.note(f"{missing} of {total} queries have no trace; the same command tries again")
+    if missing or counts["unanswered"] == total:
+        if counts["unanswered"] == total:
+            console.note("no query was answered; `cowest doctor` checks the endpoints")
+        raise typer.Exit(FAILED)
+    console.note("next: cowest pairs")
+
+
+def traces(
+    config: ConfigFile = None,
+    export: Annotated[Path | None, typer.Option(help="Write all traces to a JSONL file.")] = None,
+    load: Annotated[Path | None, typer.Option(help="Add the traces of a JSONL file.")] = None,
+    skip_bad: SkipBad = False,
+    as_json: AsJson = False,
+) -> None:
+    """Count what was collected: helped, hurt, missing, failures by kind, per weak version."""
+    with settings_of(config).store() as store:
+        if load is not None:
+            added = store.from_jsonl(load, skip_bad=skip_bad)
+            told = f", replaced {added.replaced}" if added.replaced else ""
+            console.note(f"added {added.added - added.replaced} traces{told}")
+            for row in added.bad:
+                console.note(f"left out: {row}")
+        if export is not None:
+            console.note(f"wrote {store.to_jsonl(export)} traces to {export}")
+        summary = store.summary()
+    if as_json:
+        console.show_json(summary.as_dict())
+    else:
+        console.show(str(summary))
+
+
+def pairs(
+    config: ConfigFile = None,
+    weak_version: Annotated[
+        str | None, typer.Option(help="Use only drafts by this version; `base` is the bare model.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Write the rows to a JSONL file.")] = None,
+    show: Annotated[
+        int, typer.Option(min=0, help="Show the first N pairs: drafts, scores and gains.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Count the preference pairs that the traces give, and say what was left out and why."""
+    report, shown = _paired(settings_of(config), weak_version, export, show)
+    if as_json:
+        console.show_json({**report.as_dict(), **({"shown": shown} if show else {})})
+        return
+    for each in shown:
+        console.show(_pair_told(each))
+    console.show(str(report))
+    console.note("next: cowest train dpo" if report.pairs else "no pairs: collect more queries")
+
+
+def _paired(
+    settings: Config, weak_version: str | None, export: Path | None, show: int
+) -> tuple[PreferenceReport, list[dict[str, Any]]]:
+    """Count the pairs and export them; the report, and the first pairs as plain data."""
+    from trainer.rows import pair_row
+    from trainer.rows.pairs import Pairs
+
+    shown: list[dict[str, Any]] = []
+    with settings.store() as store:
+        if weak_version is not None:
+            _check_version(weak_version, store)
+        found = Pairs(store.select(weak_version=weak_version, kind="collection"))
+        lines = (json.dumps(pair_row(p), ensure_ascii=False) for p in _noting(found, show, shown))
+        if export is not None:
+            console.note(f"wrote {console.write_lines(export, lines)} pairs to {export}")
+        else:
+            deque(lines, maxlen=0)
+    return found.report, shown
+
+
+def _noting(pairs: Iterable[Any], show: int, shown: list[dict[str, Any]]) -> Iterator[Any]:
+    """The pairs as they come; the first ones are noted, to be shown."""
+    for pair in pairs:
+        if len(shown) < show:
+            sides = {"chosen": pair.chosen, "rejected": pair.rejected}
+            told = {
+                name: {"draft": a.draft, "answer": a.answer, "score": a.score, "gain": a.gain}
+                for name, a in sides.items()
+            }
+            shown.append({"query": pair.trace.query, "solo_score": pair.trace.solo_score, **told})
+        yield pair
+
+
+def _pair_told(pair: dict[str, Any]) -> str:
+    lines = [f"query: {pair['query']} (strong alone: score {pair['solo_score']:g})"]
+    for name in ("chosen", "rejected"):
+        side = pair[name]
+        lines.append(f"{name} (score {side['score']:g}, gain {side['gain']:+g}):\n{side['draft']}")
+    return "\n".join(lines) + "\n"
+
+
+def _check_version(version: str, store: Any) -> None:
+    """Refuse a version that nothing was collected with: no pairs would look like no help."""
+    there = store.summary().by_weak_version
+    if version not in there:
+        names = ", ".join(sorted(name or "(none)" for name in there)) or "none at all"
+        raise LookupError(
+            f"no traces of the weak version {version!r} in {store.url}; there are: {names}"
+        )
