@@ -15,6 +15,7 @@ from cowest_graph.weak.hardware import cpu_computes_bfloat16, cpu_told
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # read when langgraph is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("COWEST_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
 # A test run that was started in the background ignores Ctrl-C, and its children would, too: the
 # tests of Ctrl-C need it heeded.
 signal.signal(signal.SIGINT, signal.default_int_handler)

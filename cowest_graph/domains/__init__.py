@@ -1,20 +1,16 @@
 """Tasks with data: rows, answers, wording, and passages to look things up in."""
 
-from cowest_graph.domains.domain import (
-    Domain,
-    Example,
-    Row,
-    choice,
+from cowest_graph.domains.domain import Domain, Example
+from cowest_graph.domains.leaks import (
     contradictions,
-    data_folder,
     data_hash,
     distinct,
-    label,
     named_in_queries,
-    options,
     shown_references,
     without_duplicates,
 )
+from cowest_graph.domains.reading import choice, label, options
+from cowest_graph.domains.sources import Row, data_folder
 
 __all__ = [
     "Domain",

@@ -12,6 +12,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage
@@ -124,18 +125,10 @@ def create_collaboration(
     by_draft = fall_back("refine", "record", _answer_by_the_draft)
     graph.add_node("begin", _beginning_pass(facts))
     add("draft", drafting, "draft", "draft", by_strong)
-    add(
-        "refine",
-        _refining(strong, prompts),
-        "answer",
-        "refine",
-        by_draft if on_strong_failure == "draft" else None,
-    )
+    instead = by_draft if on_strong_failure == "draft" else None
+    add("refine", _refining(strong, prompts), "answer", "refine", instead)
     graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
-    graph.add_edge(START, "begin")
-    graph.add_edge("begin", "draft")
-    graph.add_edge("draft", "refine")
-    graph.add_edge("refine", then)
+    _chained(graph, START, "begin", "draft", "refine", then)
     if by_strong is not None:
         add("alone", _alone(strong, prompts), "answer", "solo")
         graph.add_edge("alone", then)
@@ -183,12 +176,7 @@ def create_collector(
     Raises:
         ValueError: for `num_drafts` below 1 or above 1000.
     """
-    if num_drafts < 1:
-        raise ValueError(f"num_drafts is {num_drafts}; at least one draft is needed")
-    if num_drafts > _MAX_DRAFTS:
-        raise ValueError(
-            f"num_drafts is {num_drafts}; the most is {_MAX_DRAFTS} (the paper takes 5)"
-        )
+    _check_num_drafts(num_drafts)
     for model in (weak, strong, evaluator):
         learn_from(model)
     prompts = prompts or Prompts(draft_prompt(style))
@@ -209,10 +197,7 @@ def create_collector(
     model_node(attempt, "refine", "answer", _refining(strong, prompts), "finish")
     score_node(attempt, "evaluate", "answer", "score", "finish")
     attempt.add_node("finish", _finish_attempt)
-    attempt.add_edge(START, "draft")
-    attempt.add_edge("draft", "refine")
-    attempt.add_edge("refine", "evaluate")
-    attempt.add_edge("evaluate", "finish")
+    _chained(attempt, START, "draft", "refine", "evaluate", "finish")
 
     graph = CollaborationGraph(Collection, input_schema=Query, output_schema=Collected)
     graph.prove_writable = traces.prove_writable
@@ -223,11 +208,22 @@ def create_collector(
     graph.add_node("record", _recording_collection(facts, traces), defer=True)
     graph.add_edge(START, "begin")
     graph.add_conditional_edges("begin", _fan_out(num_drafts), ["solo", "attempt", END])
-    graph.add_edge("solo", "evaluate_solo")
-    graph.add_edge("evaluate_solo", "record")
+    _chained(graph, "solo", "evaluate_solo", "record", END)
     graph.add_edge("attempt", "record")
-    graph.add_edge("record", END)
     return graph
+
+
+def _check_num_drafts(number: int) -> None:
+    if number < 1:
+        raise ValueError(f"num_drafts is {number}; at least one draft is needed")
+    if number > _MAX_DRAFTS:
+        raise ValueError(f"num_drafts is {number}; the most is {_MAX_DRAFTS} (the paper takes 5)")
+
+
+def _chained(graph: _Graph, *nodes: str) -> None:
+    """An edge from each node to the next."""
+    for here, there in pairwise(nodes):
+        graph.add_edge(here, there)
 
 
 def _version(weak: ChatModel) -> str | None:

@@ -22,7 +22,7 @@ from cowest_graph.testing import ScriptedModel, toy_domain
 from cowest_graph.traces import Attempt, Trace
 from trainer.bench import Models, Plan, run_bench
 from trainer.bench.adapters import relabelled
-from trainer.bench.run import _identity
+from trainer.bench.facts import identity
 
 FREE = ("weak", "strong", "strong_cot", "strong_self_refine", "cowest")
 
@@ -238,9 +238,9 @@ def test_another_endpoint_is_another_model() -> None:
     def at(url: str) -> Any:
         return ChatOpenAI(model="m", base_url=url, api_key=SecretStr("k"))
 
-    one, other = (_identity(at(f"http://{host}/v1"), "") for host in ("one", "two"))
+    one, other = (identity(at(f"http://{host}/v1"), "") for host in ("one", "two"))
     assert one != other
-    assert one == _identity(at("http://one/v1"), "")
+    assert one == identity(at("http://one/v1"), "")
 
 
 def test_nothing_to_run_is_said(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.bench.adapters import Training
-    from trainer.bench.run import Models, Plan, run_bench
+    from trainer.bench.facts import Models
+    from trainer.bench.run import Plan, run_bench
 
-_ROOMS = {"Models": "run", "Plan": "run", "Training": "adapters", "run_bench": "run"}
+_ROOMS = {"Models": "facts", "Plan": "run", "Training": "adapters", "run_bench": "run"}
 
 __all__ = ["Models", "Plan", "Training", "run_bench"]
 

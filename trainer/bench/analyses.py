@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cowest_graph.masking import masked_error
-from trainer.bench.run import Plan, write
+from trainer.bench.run import Plan
+from trainer.bench.table import write
 
 Variant = tuple[str, Plan]
 

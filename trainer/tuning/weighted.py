@@ -68,15 +68,7 @@ def weighted(trainer_class: Any) -> Any:
         def _note(self, logps: Any, chosen: Any, rejected: Any, inputs: Mapping[str, Any]) -> None:
             """TRL's figures, under TRL's names."""
             noted = self._metrics["train" if self.model.training else "eval"]
-            figures = {
-                "rewards/chosen": chosen,
-                "rewards/rejected": rejected,
-                "rewards/margins": chosen - rejected,
-                "rewards/accuracies": (chosen > rejected).float(),
-                "logps/chosen": logps.chunk(2)[0],
-                "logps/rejected": logps.chunk(2)[1],
-            }
-            for name, value in figures.items():
+            for name, value in _figures(logps, chosen, rejected).items():
                 noted[name].append(self.accelerator.gather(value).mean().item())
             seen = self.accelerator.gather(inputs["attention_mask"].sum()).sum().item()
             self._total_train_tokens += seen if self.model.training else 0
@@ -98,6 +90,18 @@ class _Columns:
         for name in COLUMNS:
             batch[name] = torch.tensor([float(example[name]) for example in examples])
         return batch
+
+
+def _figures(logps: Any, chosen: Any, rejected: Any) -> dict[str, Any]:
+    """TRL's figures of log-probabilities, shape (2 × pairs,), and rewards, shape (pairs,)."""
+    return {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": (chosen > rejected).float(),
+        "logps/chosen": logps.chunk(2)[0],
+        "logps/rejected": logps.chunk(2)[1],
+    }
 
 
 def _without_columns(inputs: Mapping[str, Any]) -> dict[str, Any]:

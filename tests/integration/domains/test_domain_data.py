@@ -17,7 +17,7 @@ from examples.ethics.domain import diasafety, prosocial
 from examples.medicine.domain import medmcqa
 from trainer.bench import Models, Plan, run_bench
 
-DATA = data_folder()
+DATA = data_folder() or Path()
 ALL = [ifqa, ifqa_closed, medmcqa, prosocial, diasafety, banking77]
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data folder {DATA} (COWEST_DATA)")
 
