@@ -29,11 +29,8 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     this very file goes with the next one, an hour later.
 
     Args:
-        path: of the file; its folder is there.
+        path: of the file, whose folder is there.
         mode: its permissions, less the umask.
-
-    Raises:
-        OSError: when the folder is missing or the disk is full; nothing of the new is left.
     """
     _remove_stale(path)
     beside = path.with_name(f"{_BESIDE}{path.name}.{uuid.uuid4().hex}{path.suffix}")
@@ -59,9 +56,8 @@ def write_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600) -> int:
     """Write lines as they come, as a whole (`replacing`); returns their number.
 
     Args:
-        path: of the file.
-        lines: without their ends.
-        mode: the file's permissions, less the umask; by default its owner's only.
+        path, lines: of the file; the lines without their ends.
+        mode: its permissions, less the umask; by default its owner's only.
 
     Raises:
         OSError: naming the file, when its folder is missing or the disk is full.
@@ -75,9 +71,8 @@ def write_lines(path: Path, lines: Iterable[str], *, mode: int = 0o600) -> int:
             for written, line in enumerate(lines, start=1):  # noqa: B007
                 file.write(line + "\n")
     except OSError as error:
-        if error.errno is None:  # the lines' own
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        named = error.errno is None  # it is of the lines
+        raise error if named else OSError(error.errno, error.strerror, str(path)) from error
     return written
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,30 +149,38 @@ def run_demo(
         pairs = preferences(traces.select(weak_version=sft, kind="collection"))
     results.pairs = pairs.report.as_dict()
     say(f"      {pairs.report}")
-
-    say(f"[5/6] DPO on {len(pairs)} pairs, from and against the SFT adapter {sft}")
-    question = data.held_out[0]
-    results.swap.append(_one(weak, strong, question["query"]))
-    if pairs.report.pairs > pairs.report.identical_pairs:
-
-        def align(progress: Callable[[dict[str, Any]], None]) -> str:
-            # Equal texts of which one helped and one hurt, by chance, teach nothing.
-            return train_dpo(
-                pairs, dpo_job, adapters, start=sft, drop_bad_rows=True, progress=progress
-            )
-
-        made = _trained("dpo", results, say, align)
-        adapters.promote(made)
-        weak.load()
-        say("[6/6] After DPO: in collaboration, the same process, swapped")
-        results.measured += _collaboration(None, COLLABORATION_DPO, weak, strong, data.held_out)
-        _tell(results, say)
-        results.swap.append(_one(weak, strong, question["query"]))
-    else:
-        say("[6/6] No pairs: no draft helped where another hurt, so there is nothing to align")
+    _aligned(results, pairs, dpo_job, sft, weak, strong, say)
     results.seconds["in all"] = time.perf_counter() - began
     weak.close()
     return results
+
+
+def _aligned(
+    results: Results,
+    pairs: Any,
+    job: TrainingJob,
+    sft: str,
+    weak: LocalWeak,
+    strong: Any,
+    say: Say,
+) -> None:
+    """Align by the pairs, swap, and measure again, where there is something to align by."""
+    adapters = weak.adapters
+    assert adapters is not None
+    say(f"[5/6] DPO on {len(pairs)} pairs, from and against the SFT adapter {sft}")
+    question = results.held_out[0]["query"]
+    results.swap.append(_one(weak, strong, question))
+    if pairs.report.pairs <= pairs.report.identical_pairs:
+        say("[6/6] No pairs: no draft helped where another hurt, so there is nothing to align")
+        return
+    # Equal texts of which one helped and one hurt, by chance, teach nothing.
+    run = partial(train_dpo, pairs, job, adapters, start=sft, drop_bad_rows=True)
+    adapters.promote(_trained("dpo", results, say, lambda p: run(progress=p)))
+    weak.load()
+    say("[6/6] After DPO: in collaboration, the same process, swapped")
+    results.measured += _collaboration(None, COLLABORATION_DPO, weak, strong, results.held_out)
+    _tell(results, say)
+    results.swap.append(_one(weak, strong, question))
 
 
 def _weak_alone(method: str, weak: LocalWeak, rows: Rows, *, adapter: str) -> Measured:

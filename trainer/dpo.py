@@ -96,13 +96,10 @@ def with_gains(job: TrainingJob, rows: list[Row]) -> list[Row]:
             "preferences(traces, gains=True)"
         )
     gaps = [row["chosen_gain"] - row["rejected_gain"] for row in rows]
-    plain, even = [0.0] * len(rows), [1.0] * len(rows)
-    by_weight = job.objective == "weighted"
-    scaled = gain_weights(gaps)
-    weights, offsets = (scaled, plain) if by_weight else (even, scaled)
+    weighted = job.objective == "weighted"  # else the gain is a margin
     return [
-        {**row, "weight": weight, "offset": offset}
-        for row, weight, offset in zip(rows, weights, offsets, strict=True)
+        {**row, "weight": scaled if weighted else 1.0, "offset": 0.0 if weighted else scaled}
+        for row, scaled in zip(rows, gain_weights(gaps), strict=True)
     ]
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from cowest_graph.benchmark import Difference, paired_difference, permutation_p, told_p
 from cowest_graph.collecting import collected
-from cowest_graph.evaluators import Evaluator
-from cowest_graph.graph import create_collector
+from cowest_graph.graph import Collectors
 from cowest_graph.traces import TraceStore
 
 
@@ -118,14 +117,9 @@ class Gate:
 def held_out_scores(
     version: str,
     rows: Sequence[Mapping[str, Any]],
-    *,
-    weak: Any,
-    strong: Any,
-    evaluator: Evaluator,
+    collectors: Collectors,
     traces: TraceStore,
-    style: str = "chain_of_thought",
-    domain: str | None = None,
-    max_concurrency: int = 8,
+    *,
     say: Callable[[str], None] = print,
 ) -> list[float | None]:
     """How well one version's collaboration answers, one greedy draft a query.
@@ -136,13 +130,8 @@ def held_out_scores(
     Args:
         version: of the weak model's registry, or `BASE`.
         rows: {"query", "reference"} each.
-        weak: a weak model that follows a registry.
-        strong: π_s.
-        evaluator: E.
+        collectors: whose weak model follows a registry.
         traces: a store of their own: these queries are never to be trained on.
-        style: the draft style.
-        domain: the domain's name.
-        max_concurrency: queries at a time.
         say: told of the progress.
 
     Returns:
@@ -151,17 +140,9 @@ def held_out_scores(
     Raises:
         ConnectionError, Exception: as `collecting.collect`.
     """
-    collector = create_collector(
-        weak.bind(adapter=version),
-        strong,
-        evaluator=evaluator,
-        traces=traces,
-        num_drafts=1,
-        sampling={"temperature": 0.0},
-        style=style,
-        domain=domain,
-    ).compile()
-    found = collected(
-        collector, rows, what=f"gate, {version}", say=say, max_concurrency=max_concurrency
+    greedy = collectors.collector(
+        traces, version=version, num_drafts=1, sampling={"temperature": 0.0}
     )
+    most = collectors.max_concurrency
+    found = collected(greedy, rows, what=f"gate, {version}", say=say, max_concurrency=most)
     return [trace.attempts[0].score if trace and trace.attempts else None for trace in found]

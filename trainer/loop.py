@@ -16,8 +16,8 @@ from typing import Any
 from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.benchmark.ledger import run_name
 from cowest_graph.collecting import collected
-from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
-from cowest_graph.graph import create_collector
+from cowest_graph.evaluators import evaluator_name, model_name
+from cowest_graph.graph import Collectors
 from cowest_graph.traces import Trace, TraceStore
 from trainer.checks import HeldOut, query_hash, seen_in_training
 from trainer.console import write_text
@@ -67,35 +67,24 @@ class Loop:
     """What a loop works with.
 
     Args:
-        weak: a weak model that follows `adapters`, sampling as it should for drafts.
-        strong: π_s.
-        evaluator: E, of the collection and of the gate.
+        collectors: of the collections and of the gate; their weak model follows `adapters`,
+            sampling as it should for drafts.
         traces: of the collections.
         adapters: the registry; what passes the gate is promoted in it.
         job: the training job of a recipe.
         folder: keeps the state (`loop.json`) and the gate's own traces (`gate.db`).
         gate: when an adapter may take over.
-        num_drafts: K.
-        style: the draft style.
-        domain: the domain's name.
-        max_concurrency: queries at a time.
         store: opens the store of the gate's traces.
         say: told of every step.
         sft, dpo: the recipes.
     """
 
-    weak: Any
-    strong: Any
-    evaluator: Evaluator
+    collectors: Collectors
     traces: TraceStore
     adapters: AdapterRegistry
     job: MakeJob
     folder: Path
     gate: Gate = field(default_factory=Gate)
-    num_drafts: int = 5
-    style: str = "chain_of_thought"
-    domain: str | None = None
-    max_concurrency: int = 8
     store: Callable[[str], TraceStore] = TraceStore
     say: Callable[[str], None] = print
     sft: Callable[..., str] = train_sft
@@ -193,8 +182,9 @@ class Loop:
         start: str | None,
     ) -> dict[str, str]:
         """What the state of a folder holds for, by what it is called in an error."""
-        wording = (self.style, self.domain, self.num_drafts)
-        models = (model_name(self.weak), model_name(self.strong), evaluator_name(self.evaluator))
+        of = self.collectors
+        wording = (of.style, of.domain, of.num_drafts)
+        models = (model_name(of.weak), model_name(of.strong), evaluator_name(of.evaluator))
         jobs = [self.job(kind).to_json() for kind in ("sft", "dpo")]
         return {
             "rows": run_name(*map(_json, rows)),
@@ -237,7 +227,7 @@ class Loop:
     ) -> tuple[str | None, str]:
         """The candidate of a round, and what it was trained on; None where nothing teaches."""
         if start is None:
-            shown = demonstrations(rows, style=self.style)
+            shown = demonstrations(rows, style=self.collectors.style)
             if not shown:
                 raise ValueError(f"no adapter to start from, and no SFT: {shown.report}")
             return self._made(shown, self.job("sft"), None), str(shown.report)
@@ -269,19 +259,10 @@ class Loop:
         return name
 
     def _collected(self, version: str, rows: RowsOfQueries) -> list[Trace]:
-        collector = create_collector(
-            self.weak.bind(adapter=version),
-            self.strong,
-            evaluator=self.evaluator,
-            traces=self.traces,
-            num_drafts=self.num_drafts,
-            style=self.style,
-            domain=self.domain,
-        ).compile()
-        self.say(f"feedback on {len(rows)} queries, {self.num_drafts} drafts of {version} each")
-        found = collected(
-            collector, rows, what="feedback", say=self.say, max_concurrency=self.max_concurrency
-        )
+        drafts, most = self.collectors.num_drafts, self.collectors.max_concurrency
+        collector = self.collectors.collector(self.traces, version=version)
+        self.say(f"feedback on {len(rows)} queries, {drafts} drafts of {version} each")
+        found = collected(collector, rows, what="feedback", say=self.say, max_concurrency=most)
         return [trace for trace in found if trace is not None]
 
     def _judged(self, candidate: str, current: str, held_out: RowsOfQueries) -> Verdict:
@@ -289,18 +270,7 @@ class Loop:
 
             def scores(version: str) -> list[float | None]:
                 self.say(f"gate: {len(held_out)} held-out queries with {version}")
-                return held_out_scores(
-                    version,
-                    held_out,
-                    weak=self.weak,
-                    strong=self.strong,
-                    evaluator=self.evaluator,
-                    traces=store,
-                    style=self.style,
-                    domain=self.domain,
-                    max_concurrency=self.max_concurrency,
-                    say=self.say,
-                )
+                return held_out_scores(version, held_out, self.collectors, store, say=self.say)
 
             return self.gate.verdict(scores(candidate), scores(current))
 

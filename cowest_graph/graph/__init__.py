@@ -1,8 +1,10 @@
 """The two graphs: from a query to an answer, and to what teaches the weak model."""
 
 from cowest_graph.graph.collaboration import create_collaboration, create_collector
+from cowest_graph.graph.collectors import Collectors
 
 __all__ = [
+    "Collectors",
     "create_collaboration",
     "create_collector",
 ]

@@ -93,9 +93,9 @@ def create_collaboration(
 
     Returns:
         An uncompiled graph from `{"query": …}` (or `{"messages": […]}`, whose last human turn is
-        the query) to `{"draft", "answer", "score"}`; to `messages`, where given, the answer is
-        appended. Of an input, a thread keeps `messages` alone. Checkpointer, store, cache,
-        interrupts, retries and timeouts (`set_node_defaults`) are yours.
+        the query) to `{"draft", "answer", "score"}`; the answer is appended to given `messages`,
+        all that a thread keeps of an input. Checkpointer, store, cache, interrupts, retries and
+        timeouts (`set_node_defaults`) are yours.
 
     Raises:
         ValueError: for another word than those of `on_weak_failure` and `on_strong_failure`.
@@ -107,37 +107,16 @@ def create_collaboration(
     """
     _one_of("on_weak_failure", on_weak_failure, ("strong", "raise"))
     _one_of("on_strong_failure", on_strong_failure, ("draft", "raise"))
-    for model in (weak, strong, evaluator):
-        learn_from(model)
+    _learn_from(weak, strong, evaluator)
     prompts = prompts or Prompts(draft_prompt(style))
     facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts=1)
-    graph = CollaborationGraph(Collaboration, input_schema=Query, output_schema=Answered)
-    drafting, then = _drafting(weak, prompts), "record" if evaluator is None else "evaluate"
-    shadows = None if traces is None else Shadows(_shadowing(drafting), traces)
-
-    def add(name: str, chain: Chain, key: str, role: str, handler: Any = None) -> None:
-        node = model_call(chain, key=key, role=role)
-        if traces is not None and handler is None:
-            node = seen_failing(node, _recording_failures(facts, traces, role))
-        graph.add_node(name, node, error_handler=handler)
-
-    by_strong = fall_back("draft", "alone") if on_weak_failure == "strong" else None
-    by_draft = fall_back("refine", "record", _answer_by_the_draft)
-    graph.add_node("begin", _beginning_pass(facts))
-    add("draft", drafting, "draft", "draft", by_strong)
-    instead = by_draft if on_strong_failure == "draft" else None
-    add("refine", _refining(strong, prompts), "answer", "refine", instead)
-    graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
-    _chained(graph, START, "begin", "draft", "refine", then)
-    if by_strong is not None:
-        add("alone", _alone(strong, prompts), "answer", "solo")
-        graph.add_edge("alone", then)
-    if evaluator is not None:
-        score = evaluation_call(as_evaluator(evaluator), of="answer", key="score")
-        graph.add_node("evaluate", score, error_handler=keep_failure("evaluate", "score", "record"))
-        graph.add_edge("evaluate", "record")
-    graph.add_edge("record", END)
-    return graph
+    return _answering(
+        facts,
+        traces,
+        shadow,
+        strong_alone=on_weak_failure == "strong",
+        draft_alone=on_strong_failure == "draft",
+    )
 
 
 def create_collector(
@@ -177,8 +156,7 @@ def create_collector(
         ValueError: for `num_drafts` below 1 or above 1000.
     """
     _check_num_drafts(num_drafts)
-    for model in (weak, strong, evaluator):
-        learn_from(model)
+    _learn_from(weak, strong, evaluator)
     prompts = prompts or Prompts(draft_prompt(style))
     facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts)
     scoring = as_evaluator(evaluator)
@@ -211,6 +189,55 @@ def create_collector(
     _chained(graph, "solo", "evaluate_solo", "record", END)
     graph.add_edge("attempt", "record")
     return graph
+
+
+def _answering(
+    facts: Facts,
+    traces: TraceStore | None,
+    shadow: str | None,
+    *,
+    strong_alone: bool,
+    draft_alone: bool,
+) -> _Graph:
+    """The graph of `create_collaboration`; the flags say who answers where the other failed."""
+    weak, strong, prompts, evaluator = facts.weak, facts.strong, facts.prompts, facts.evaluator
+    graph = CollaborationGraph(Collaboration, input_schema=Query, output_schema=Answered)
+    drafting, then = _drafting(weak, prompts), "record" if evaluator is None else "evaluate"
+    shadows = None if traces is None else Shadows(_shadowing(drafting), traces)
+
+    def add(name: str, chain: Chain, key: str, role: str, handler: Any = None) -> None:
+        node = model_call(chain, key=key, role=role)
+        if traces is not None and handler is None:
+            node = seen_failing(node, _recording_failures(facts, traces, role))
+        graph.add_node(name, node, error_handler=handler)
+
+    by_strong = fall_back("draft", "alone") if strong_alone else None
+    by_draft = fall_back("refine", "record", _answer_by_the_draft) if draft_alone else None
+    graph.add_node("begin", _beginning_pass(facts))
+    add("draft", drafting, "draft", "draft", by_strong)
+    add("refine", _refining(strong, prompts), "answer", "refine", by_draft)
+    graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
+    _chained(graph, START, "begin", "draft", "refine", then)
+    if by_strong is not None:
+        add("alone", _alone(strong, prompts), "answer", "solo")
+        graph.add_edge("alone", then)
+    if evaluator is not None:
+        _add_scoring(graph, evaluator)
+    graph.add_edge("record", END)
+    return graph
+
+
+def _add_scoring(graph: _Graph, evaluator: Evaluator) -> None:
+    """The node that scores the answer; when it fails, the answer stands."""
+    score = evaluation_call(as_evaluator(evaluator), of="answer", key="score")
+    graph.add_node("evaluate", score, error_handler=keep_failure("evaluate", "score", "record"))
+    graph.add_edge("evaluate", "record")
+
+
+def _learn_from(*models: Any) -> None:
+    """The secrets of these models, so that none is stored or told."""
+    for model in models:
+        learn_from(model)
 
 
 def _check_num_drafts(number: int) -> None:

@@ -154,12 +154,11 @@ class LocalWeak(SwappingWeak):
             kwargs: further call arguments.
 
         Raises:
-            ValueError: for a choice that is none of the tools.
+            ValueError: for another choice.
         """
         said = [convert_to_openai_tool(tool) for tool in tools]
         names = [tool["function"]["name"] for tool in said]
-        chosen = tool_choice_of(tool_choice, names)
-        return self.bind(tools=said, tool_choice=chosen, **kwargs)
+        return self.bind(tools=said, tool_choice=tool_choice_of(tool_choice, names), **kwargs)
 
     def with_structured_output(
         self,
@@ -360,9 +359,7 @@ class LocalWeak(SwappingWeak):
     ) -> Request:
         sampling = self._sampling(stop, kwargs)
         if on_text is not None and sampling.n > 1:
-            raise ValueError(
-                f"n={sampling.n} texts cannot be streamed; stream one, or use generate"
-            )
+            raise ValueError(f"n={sampling.n} texts cannot be streamed; stream one, or generate")
         if calls_tools(kwargs):  # what is a call and what is text shows at the end only
             on_text = None
         return live.begin(

@@ -11,6 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from cowest_graph import AdapterRegistry, TraceStore, exact_match, metric
+from cowest_graph.graph import Collectors
 from cowest_graph.testing import ScriptedModel
 from trainer.job import TrainingJob
 from trainer.loop import Loop, Round
@@ -80,15 +81,13 @@ class World:
     def run(self, *, rows: Any = ROWS, held_out: Any = HELD_OUT, **asked: Any) -> list[Round]:
         with TraceStore(f"sqlite:///{self.folder / 'traces.db'}") as traces:
             return Loop(
-                self.weak,
-                self.strong,
-                metric(exact_match),
+                Collectors(
+                    self.weak, self.strong, metric(exact_match), num_drafts=2, style="answer"
+                ),
                 traces,
                 self.adapters,
                 lambda kind: TrainingJob("m", preset="tiny"),
                 self.folder / "loop",
-                num_drafts=2,
-                style="answer",
                 store=self._store,
                 say=self._say,
                 sft=self._train("sft"),

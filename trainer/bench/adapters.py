@@ -23,7 +23,7 @@ from cowest_graph.benchmark.ledger import run_name
 from cowest_graph.collecting import collected
 from cowest_graph.domains import Domain, Example
 from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
-from cowest_graph.graph import create_collector
+from cowest_graph.graph import Collectors
 from cowest_graph.state import CallRecord
 from cowest_graph.traces import Trace, TraceStore
 from trainer.checks import HeldOut, seen_in_training
@@ -203,19 +203,16 @@ class Workshop:
     def _traces(self, version: str) -> list[Trace]:
         """Drafts of one adapter on the feedback queries, with the strong model's answers scored."""
         rows = [e.as_row() for e in self.train[-self.training.feedback_rows :]]
-        drafting = self.weak.bind(adapter=version)
-        evaluator = self.evaluator or self.domain.evaluator()
         with self.store(f"sqlite:///{self.folder / 'traces.db'}") as store:
-            collector = create_collector(
-                drafting,
+            collector = Collectors(
+                self.weak,
                 self.materials.strong,
-                evaluator=evaluator,
-                traces=store,
+                self.evaluator or self.domain.evaluator(),
                 num_drafts=self.training.num_drafts,
                 prompts=self.domain.prompts(self.style),
                 style=self.style,
                 domain=self.domain.name,
-            ).compile()
+            ).collector(store, version=version)
             self.say(f"feedback on {len(rows)} queries, {self.training.num_drafts} drafts each")
             every = collected(
                 collector, rows, what="feedback", say=self.say, max_concurrency=self.max_concurrency

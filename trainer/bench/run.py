@@ -80,7 +80,6 @@ class _Seed:
 
     seed: int
     test: list[Example]
-    materials: Materials
     workshop: Workshop
     costs: dict[str, Any] = field(default_factory=dict)
     """What was spent once, for all queries, by what it was for."""
@@ -198,13 +197,12 @@ class _Bench:
         plan, models = self.plan, self.models
         random.Random(number).shuffle(train)
         random.Random(number).shuffle(sample)
-        materials = self._materials(train)
         workshop = Workshop(
             domain=self.domain,
             training=replace(plan.training, seed=number),
             train=train,
             weak=models.drafting or models.weak,
-            materials=materials,
+            materials=self._materials(train),
             evaluator=models.evaluator,
             adapters=models.adapters,
             job=models.job,
@@ -215,7 +213,7 @@ class _Bench:
             max_concurrency=plan.max_concurrency,
             held_out=[example.query for example in sample],
         )
-        return _Seed(number, sample[: plan.limit], materials, workshop)
+        return _Seed(number, sample[: plan.limit], workshop)
 
     def _materials(self, train: list[Example]) -> Materials:
         domain, plan, models = self.domain, self.plan, self.models
@@ -246,7 +244,7 @@ class _Bench:
         before = f"before {method.name}"
         config = RunnableConfig(metadata={BILL: before}, max_concurrency=self.plan.max_concurrency)
         try:
-            materials = replace(seed.materials, config=config)
+            materials = replace(seed.workshop.materials, config=config)
             materials, note = _adapted(materials, method, seed.workshop)
             graph = method.build(materials).compile()
         except Exception as error:

@@ -92,20 +92,10 @@ def _collected(
     settings: Config, queries: list[dict[str, Any]]
 ) -> tuple[dict[str, int], Failures, Summary]:
     """Collect the queries; counts, failures, and what the store holds."""
-    from cowest_graph import create_collector
     from cowest_graph.collecting import collect as collected
 
-    evaluator = settings.evaluator_named()
     with settings.store() as store, settings.live_weak() as weak, console.kept(_GOES_ON):
-        collector = create_collector(
-            weak,
-            settings.strong_model(),
-            evaluator=evaluator,
-            traces=store,
-            num_drafts=settings.collect.num_drafts,
-            style=settings.collect.style,
-            domain=settings.collect.domain,
-        ).compile()
+        collector = settings.collectors(weak).collector(store)
         run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
         with closing(run) as outcomes:
             counts, failures = _follow(outcomes, len(queries))

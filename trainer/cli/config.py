@@ -24,6 +24,7 @@ from trainer.job import TrainingJob, nearest
 
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
+    from cowest_graph.graph import Collectors
     from cowest_graph.traces import TraceStore, Traffic
 
 _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
@@ -209,6 +210,28 @@ class Config(Schema):
         # The stand-in's calls wait for each other on this machine's cores.
         usual = 600.0 if self.strong.model == EMBEDDED else 60.0
         return {"timeout": self.strong.timeout or usual, "max_retries": self.strong.max_retries}
+
+    def collectors(self, weak: Any) -> Collectors:
+        """What makes collectors with this configuration's models, evaluator and `[collect]`.
+
+        Args:
+            weak: the weak model, open.
+
+        Raises:
+            ValueError: for an unknown evaluator.
+        """
+        from cowest_graph.graph import Collectors
+
+        collect = self.collect
+        return Collectors(
+            weak,
+            self.strong_model(),
+            self.evaluator_named(),
+            num_drafts=collect.num_drafts,
+            style=collect.style,
+            domain=collect.domain,
+            max_concurrency=collect.max_concurrency,
+        )
 
     # --- folders and stores ---
 

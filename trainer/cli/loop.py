@@ -84,7 +84,6 @@ def _looping(settings: Config, gate: Gate, folder: Path) -> Iterator[Loop]:
     """A loop with the configured models, evaluator and stores."""
     from trainer.loop import Loop
 
-    evaluator = settings.evaluator_named()
     with settings.store() as traces, settings.live_weak() as weak, console.kept(_GOES_ON):
         registry = getattr(weak, "adapters", None)
         if registry is None:
@@ -93,18 +92,12 @@ def _looping(settings: Config, gate: Gate, folder: Path) -> Iterator[Loop]:
                 "nothing to promote; set [weak] to a model that follows the registry"
             )
         yield Loop(
-            weak,
-            settings.strong_model(),
-            evaluator,
+            settings.collectors(weak),
             traces,
             registry,
             settings.job,
             folder,
             gate=gate,
-            num_drafts=settings.collect.num_drafts,
-            style=settings.collect.style,
-            domain=settings.collect.domain,
-            max_concurrency=settings.collect.max_concurrency,
             store=settings.store,
             say=console.note,
         )

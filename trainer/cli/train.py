@@ -18,6 +18,9 @@ from trainer.cli.config import Config
 from trainer.cli.context import read_rows, settings_of
 from trainer.cli.options import AsJson, ConfigFile, SkipBad
 
+Demonstrations = Annotated[
+    Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
+]
 Promote = Annotated[bool, typer.Option("--promote", help="Serve the new version at once.")]
 Name = Annotated[
     str | None,
@@ -40,9 +43,7 @@ _GOES_ON = "nothing is registered yet; the same command resumes from the last ch
 
 
 def sft(
-    rows: Annotated[
-        Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
-    ],
+    rows: Demonstrations,
     config: ConfigFile = None,
     name: Name = None,
     promote: Promote = False,
@@ -165,16 +166,7 @@ def _train(
     need("local", "train")
     registry = settings.registry()
     with console.kept(_GOES_ON), console.Meter(what) as meter:
-
-        def told(line: dict[str, Any]) -> None:
-            if "step" in line:
-                loss = line["loss"]  # a text where it is not finite
-                said = f"{loss:.3f}" if isinstance(loss, float) else str(loss)
-                meter.done(line["step"], line["steps"], f"loss {said}")
-            elif "note" in line:
-                meter.say(line["note"])
-
-        name = run(registry, progress=told)
+        name = run(registry, progress=partial(_told, meter))
     if promote:
         registry.promote(name)
     if as_json:
@@ -182,3 +174,13 @@ def _train(
         return
     console.show(f"adapter {name}, {'in use' if promote else 'not in use yet'}")
     console.note("next: cowest collect ROWS" if promote else f"next: cowest promote {name}")
+
+
+def _told(meter: console.Meter, line: dict[str, Any]) -> None:
+    """A line of a run's log, on the terminal."""
+    if "step" in line:
+        loss = line["loss"]  # a text where it is not finite
+        said = f"{loss:.3f}" if isinstance(loss, float) else str(loss)
+        meter.done(line["step"], line["steps"], f"loss {said}")
+    elif "note" in line:
+        meter.say(line["note"])

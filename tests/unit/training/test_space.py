@@ -1,4 +1,4 @@
-"""What a run needs is estimated from weight headers; the disk is looked at; batches get smaller."""
+"""What a run needs of the disk is looked at; batches get smaller."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from trainer.run.resume import (
 )
 from trainer.run.space import (
     check_disk,
-    estimate_memory,
-    lora_parameters,
     smaller_batches,
-    weight_shapes,
 )
 
 SHAPES = {
@@ -47,35 +44,6 @@ def model(tmp_path: Path) -> Path:
     weights = len(header).to_bytes(8, "little") + header.encode()
     (folder / "model.safetensors").write_bytes(weights)
     return folder
-
-
-def test_an_adapters_size_is_counted_from_the_shapes_it_is_laid_over(model: Path) -> None:
-    assert weight_shapes(model) == SHAPES
-    one = 16 * (64 + 64) + 16 * (32 + 64)
-    assert lora_parameters(SHAPES, {"r": 16}) == 2 * one
-    assert lora_parameters(SHAPES, {"r": 16, "layers_to_transform": [1]}) == one
-    down = 16 * (64 + 128)
-    assert lora_parameters(SHAPES, {"r": 16, "target_modules": "all-linear"}) == 2 * (one + down)
-    assert lora_parameters(SHAPES, {"r": 16, "target_modules": ["down_proj"]}) == 2 * down
-
-
-def test_memory_grows_with_what_takes_it(model: Path) -> None:
-    args = {"per_device_train_batch_size": 4}
-
-    def needed(
-        kind: str = "sft", precision: str = "fp32", longest: int = 100, **more: object
-    ) -> int:
-        given = {**args, **more}
-        found = estimate_memory(
-            model, {"r": 8}, given, kind=kind, precision=precision, longest=longest
-        )
-        return found.total
-
-    assert needed(kind="dpo") > needed()
-    assert needed(longest=200) > needed()
-    assert needed(precision="bf16") < needed()
-    assert needed(gradient_checkpointing=True) < needed()
-    assert needed(per_device_train_batch_size=8) > needed()
 
 
 def test_smaller_batches_keep_the_global_batch() -> None:

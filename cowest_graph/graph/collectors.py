@@ -1,0 +1,67 @@
+"""Collectors that differ in where their traces go and which version drafts, and in nothing else.
+
+Knows what a collection is made with. Knows no rows and no round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cowest_graph.evaluators import Evaluator
+from cowest_graph.graph.collaboration import create_collector
+from cowest_graph.graph.tracing import ChatModel
+from cowest_graph.prompts import Prompts
+from cowest_graph.traces import TraceStore
+
+
+@dataclass(frozen=True)
+class Collectors:
+    """Makes collectors (`create_collector`, whose arguments these are).
+
+    Args:
+        weak: π_w; where versions are asked for, one that follows a registry.
+        strong: π_s.
+        evaluator: E.
+        num_drafts: K.
+        style, prompts, domain: as in `create_collector`.
+        max_concurrency: queries at a time, for whoever runs one.
+    """
+
+    weak: ChatModel
+    strong: ChatModel
+    evaluator: Evaluator
+    num_drafts: int = 5
+    style: str = "chain_of_thought"
+    prompts: Prompts | None = None
+    domain: str | None = None
+    max_concurrency: int = 8
+
+    def collector(
+        self,
+        traces: TraceStore,
+        *,
+        version: str | None = None,
+        num_drafts: int | None = None,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A compiled collector.
+
+        Args:
+            traces: where its traces go.
+            version: whose drafts are collected; None for the version in use.
+            num_drafts: K of this one.
+            sampling: call arguments of the drafts.
+        """
+        return create_collector(
+            self.weak if version is None else self.weak.bind(adapter=version),
+            self.strong,
+            evaluator=self.evaluator,
+            traces=traces,
+            num_drafts=num_drafts or self.num_drafts,
+            style=self.style,
+            prompts=self.prompts,
+            domain=self.domain,
+            sampling=sampling,
+        ).compile()
