@@ -346,14 +346,17 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"the worker ended with exit code {code}"
+    killed = signal.Signals(-code).name
+    why = " (by hand, or by the system, out of memory)" if killed == "SIGKILL" else ""
+    return f"the worker was killed by {killed}{why}"
+
+
 def _failure(code: int, run: Path, command: Sequence[str]) -> str:
     """The error's message: how the worker ended, what it said, and where the rest is."""
-    if code < 0:
-        killed = signal.Signals(-code).name
-        how = f"the worker was killed by {killed}"
-        how += " (by hand, or by the system, out of memory)" if killed == "SIGKILL" else ""
-    else:
-        how = f"the worker ended with exit code {code}"
+    how = _ended(code)
     said = (run / "worker.log").read_text(encoding="utf-8", errors="replace").splitlines()
     error = run / "error.json"
     if error.is_file():

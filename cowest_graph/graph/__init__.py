@@ -1,6 +1,7 @@
 """The two graphs: from a query to an answer, and to what teaches the weak model."""
 
-from cowest_graph.graph.collaboration import create_collaboration, create_collector
+from cowest_graph.graph.collaboration import create_collaboration
+from cowest_graph.graph.collector import create_collector
 from cowest_graph.graph.collectors import Collectors
 
 __all__ = [

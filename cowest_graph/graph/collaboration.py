@@ -10,53 +10,50 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
-from functools import partial
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Overwrite, RetryPolicy, Send
-from sqlalchemy.exc import SQLAlchemyError
+from langgraph.types import Overwrite
 
 from cowest_graph.calls import (
     evaluation_call,
     failed_call,
     fall_back,
-    in_place,
     keep_failure,
     model_call,
     seen_failing,
 )
 from cowest_graph.evaluators import Evaluator, as_evaluator
-from cowest_graph.failures import NotStored
-from cowest_graph.graph.compiled import CollaborationGraph, at_the_end
-from cowest_graph.graph.tracing import ChatModel, Facts, State, attempt_of, parts_of, text
-from cowest_graph.masking import learn_from, masked_error
-from cowest_graph.prompts import Prompts, draft_prompt, readable, text_of
-from cowest_graph.replies import as_message
+from cowest_graph.graph.chains import (
+    AnyGraph,
+    Chain,
+    Update,
+    chained,
+    chosen_version,
+    drafting_chain,
+    learn_secrets,
+    refining_chain,
+    shadowing_chain,
+    solo_chain,
+)
+from cowest_graph.graph.compiled import CollaborationGraph
+from cowest_graph.graph.tracing import ChatModel, Facts, State
+from cowest_graph.masking import masked_error
+from cowest_graph.prompts import Prompts, draft_prompt, text_of
 from cowest_graph.shadows import Shadows
 from cowest_graph.state import (
     Answered,
-    Attempted,
     Collaboration,
-    Collected,
-    Collection,
     Given,
     Query,
-    TriedAttempt,
 )
-from cowest_graph.threads import concurrent, in_threads
-from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
+from cowest_graph.threads import in_threads
+from cowest_graph.traces import TraceStore
 
 log = logging.getLogger(__name__)
-
-Chain = Runnable[Any, Any]
-Update = dict[str, Any]
-_Graph = StateGraph[Any, Any, Any, Any]
-_MAX_DRAFTS = 1000
 
 
 def create_collaboration(
@@ -107,7 +104,7 @@ def create_collaboration(
     """
     _one_of("on_weak_failure", on_weak_failure, ("strong", "raise"))
     _one_of("on_strong_failure", on_strong_failure, ("draft", "raise"))
-    _learn_from(weak, strong, evaluator)
+    learn_secrets(weak, strong, evaluator)
     prompts = prompts or Prompts(draft_prompt(style))
     facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts=1)
     return _answering(
@@ -119,78 +116,6 @@ def create_collaboration(
     )
 
 
-def create_collector(
-    weak: ChatModel,
-    strong: ChatModel,
-    *,
-    evaluator: Evaluator,
-    traces: TraceStore,
-    num_drafts: int = 5,
-    style: str = "chain_of_thought",
-    prompts: Prompts | None = None,
-    domain: str | None = None,
-    sampling: Mapping[str, Any] | None = None,
-    retry: RetryPolicy | None = None,
-) -> StateGraph[Collection, None, Given, Collected]:
-    """Collection of preference feedback (paper, Algorithm 1, lines 7 to 20): one trace a query.
-
-    The strong model answers alone once; beside it K drafts are written, refined and scored. Every
-    finished call is journalled, so that a killed collection goes on where it stopped: a query whose
-    trace is complete costs no call, an incomplete one only the calls that are missing. A query that
-    is being collected already, here or by another process, is waited for and not asked again.
-
-    Args:
-        weak, strong, evaluator, style, prompts, domain: as in `create_collaboration`.
-        traces: where the traces go.
-        num_drafts: K, at least 1 (paper: 5).
-        sampling: call arguments of the drafts, such as `{"temperature": 1.0}`; by default the weak
-            model's own, which for `LocalWeak` are the paper's.
-        retry: policy for failed calls, on top of the client's own. A call that still fails is kept
-            in the trace with its kind, and its score is missing; a refused key or an unknown model
-            ends the run instead.
-
-    Returns:
-        An uncompiled graph from `{"query", "reference"}` to `{"key", "trace"}`.
-
-    Raises:
-        ValueError: for `num_drafts` below 1 or above 1000.
-    """
-    _check_num_drafts(num_drafts)
-    _learn_from(weak, strong, evaluator)
-    prompts = prompts or Prompts(draft_prompt(style))
-    facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts)
-    scoring = as_evaluator(evaluator)
-
-    def model_node(graph: _Graph, name: str, key: str, chain: Chain, end: str) -> None:
-        node = model_call(chain, key=key, role=name, journal=traces)
-        graph.add_node(name, node, error_handler=keep_failure(name, key, end), retry_policy=retry)
-
-    def score_node(graph: _Graph, name: str, of: str, key: str, end: str) -> None:
-        node = evaluation_call(scoring, of=of, key=key, journal=traces)
-        handler = keep_failure("evaluate", key, end)
-        graph.add_node(name, node, error_handler=handler, retry_policy=retry)
-
-    attempt = StateGraph(TriedAttempt, output_schema=Attempted)
-    model_node(attempt, "draft", "draft", _drafting(weak, prompts, sampling), "finish")
-    model_node(attempt, "refine", "answer", _refining(strong, prompts), "finish")
-    score_node(attempt, "evaluate", "answer", "score", "finish")
-    attempt.add_node("finish", _finish_attempt)
-    _chained(attempt, START, "draft", "refine", "evaluate", "finish")
-
-    graph = CollaborationGraph(Collection, input_schema=Query, output_schema=Collected)
-    graph.prove_writable = traces.prove_writable
-    graph.add_node("begin", _beginning_collection(facts, traces))
-    model_node(graph, "solo", "solo", _alone(strong, prompts), "record")
-    score_node(graph, "evaluate_solo", "solo", "solo_score", "record")
-    graph.add_node("attempt", attempt.compile())
-    graph.add_node("record", _recording_collection(facts, traces), defer=True)
-    graph.add_edge(START, "begin")
-    graph.add_conditional_edges("begin", _fan_out(num_drafts), ["solo", "attempt", END])
-    _chained(graph, "solo", "evaluate_solo", "record", END)
-    graph.add_edge("attempt", "record")
-    return graph
-
-
 def _answering(
     facts: Facts,
     traces: TraceStore | None,
@@ -198,12 +123,12 @@ def _answering(
     *,
     strong_alone: bool,
     draft_alone: bool,
-) -> _Graph:
+) -> AnyGraph:
     """The graph of `create_collaboration`; the flags say who answers where the other failed."""
     weak, strong, prompts, evaluator = facts.weak, facts.strong, facts.prompts, facts.evaluator
     graph = CollaborationGraph(Collaboration, input_schema=Query, output_schema=Answered)
-    drafting, then = _drafting(weak, prompts), "record" if evaluator is None else "evaluate"
-    shadows = None if traces is None else Shadows(_shadowing(drafting), traces)
+    drafting, then = drafting_chain(weak, prompts), "record" if evaluator is None else "evaluate"
+    shadows = None if traces is None else Shadows(shadowing_chain(drafting), traces)
 
     def add(name: str, chain: Chain, key: str, role: str, handler: Any = None) -> None:
         node = model_call(chain, key=key, role=role)
@@ -215,11 +140,11 @@ def _answering(
     by_draft = fall_back("refine", "record", _answer_by_the_draft) if draft_alone else None
     graph.add_node("begin", _beginning_pass(facts))
     add("draft", drafting, "draft", "draft", by_strong)
-    add("refine", _refining(strong, prompts), "answer", "refine", by_draft)
+    add("refine", refining_chain(strong, prompts), "answer", "refine", by_draft)
     graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
-    _chained(graph, START, "begin", "draft", "refine", then)
+    chained(graph, START, "begin", "draft", "refine", then)
     if by_strong is not None:
-        add("alone", _alone(strong, prompts), "answer", "solo")
+        add("alone", solo_chain(strong, prompts), "answer", "solo")
         graph.add_edge("alone", then)
     if evaluator is not None:
         _add_scoring(graph, evaluator)
@@ -227,90 +152,14 @@ def _answering(
     return graph
 
 
-def _add_scoring(graph: _Graph, evaluator: Evaluator) -> None:
+def _add_scoring(graph: AnyGraph, evaluator: Evaluator) -> None:
     """The node that scores the answer; when it fails, the answer stands."""
     score = evaluation_call(as_evaluator(evaluator), of="answer", key="score")
     graph.add_node("evaluate", score, error_handler=keep_failure("evaluate", "score", "record"))
     graph.add_edge("evaluate", "record")
 
 
-def _learn_from(*models: Any) -> None:
-    """The secrets of these models, so that none is stored or told."""
-    for model in models:
-        learn_from(model)
-
-
-def _check_num_drafts(number: int) -> None:
-    if number < 1:
-        raise ValueError(f"num_drafts is {number}; at least one draft is needed")
-    if number > _MAX_DRAFTS:
-        raise ValueError(f"num_drafts is {number}; the most is {_MAX_DRAFTS} (the paper takes 5)")
-
-
-def _chained(graph: _Graph, *nodes: str) -> None:
-    """An edge from each node to the next."""
-    for here, there in pairwise(nodes):
-        graph.add_edge(here, there)
-
-
-def _version(weak: ChatModel) -> str | None:
-    """The adapter a call of this model would use: a bound one, or what it says itself."""
-    bound: str | None = _setting(weak, "adapter")
-    return bound or getattr(weak, "version", None)
-
-
-def _chosen(weak: ChatModel, config: RunnableConfig) -> str | None:
-    """The adapter for one pass: of a candidate, where the pass's thread falls into its share."""
-    bound: str | None = _setting(weak, "adapter")
-    choose = getattr(weak, "choose", None)
-    if bound is not None or choose is None:
-        return _version(weak)
-    thread = config.get("configurable", {}).get("thread_id")
-    chosen: str | None = choose(None if thread is None else str(thread))
-    return chosen
-
-
-def _setting(model: ChatModel, name: str) -> Any:
-    """A call argument that was bound to the model, or else its field of that name, or None."""
-    bound = getattr(model, "kwargs", {}).get(name)
-    return getattr(model, name, None) if bound is None else bound
-
-
-def _drafting(
-    weak: ChatModel, prompts: Prompts, sampling: Mapping[str, Any] | None = None
-) -> Chain:
-    model = concurrent(weak)
-
-    def pinned(state: State) -> Chain:
-        arguments = dict(sampling or {})
-        if state.get("weak_version") is not None:
-            arguments["adapter"] = state["weak_version"]
-        seed = arguments.get("seed", _setting(weak, "seed"))
-        if seed is not None and state.get("index"):  # one seed would draw K equal drafts
-            arguments["seed"] = seed + state["index"]
-        drafting = prompts.draft | (model.bind(**arguments) if arguments else model)
-        return _SEEN | drafting
-
-    return in_place(pinned)
-
-
-def _refining(strong: ChatModel, prompts: Prompts) -> Chain:
-    def seen(state: State) -> dict[str, str]:
-        return {"query": state["asked"]["query"], "draft": text_of(state["draft"])}
-
-    return in_place(seen) | prompts.refine | concurrent(strong) | in_place(_read)
-
-
-def _alone(strong: ChatModel, prompts: Prompts) -> Chain:
-    return _SEEN | prompts.solo | concurrent(strong) | in_place(_read)
-
-
-_SEEN = in_place(lambda state: {"query": state["asked"]["query"]})
 """All that a model sees of a pass: never a reference."""
-
-
-def _shadowing(drafting: Chain) -> Chain:
-    return model_call(drafting, key="draft", role="shadow")
 
 
 def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
@@ -318,16 +167,12 @@ def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {given!r}; there are: {', '.join(known)}")
 
 
-def _read(reply: Any) -> AIMessage:
-    return readable(as_message(reply))
-
-
 def _beginning_pass(facts: Facts) -> Chain:
     def begin(state: State, config: RunnableConfig) -> Update:
         # A pass that fails and is resumed is one trace, so it has its key from the start. What an
         # earlier turn of the thread produced ends here.
         fresh = {"draft": None, "answer": None, "score": None, "calls": Overwrite([])}
-        chosen = _chosen(facts.weak, config)
+        chosen = chosen_version(facts.weak, config)
         asked = facts.asked(state)
         return {**fresh, "asked": asked, "weak_version": chosen, "key": uuid.uuid4().hex}
 
@@ -365,78 +210,3 @@ def _recording_failures(
 def _answer_by_the_draft(state: State) -> Update:
     """The draft as the answer, where the strong model failed."""
     return {"answer": AIMessage(text_of(state["draft"]))}
-
-
-def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
-    def whole(key: str) -> Trace | None:
-        known = traces.get(key)
-        return known if known is not None and known.complete else None
-
-    def begin(state: State, config: RunnableConfig) -> Update:
-        asked, version = facts.asked(state), _version(facts.weak)
-        key = trace_key(**facts.of(asked, version))
-        if whole(key) is None:
-            _claim(traces, key, partial(whole, key), config)
-        known = traces.get(key)
-        done = known.model_dump(mode="json") if known and known.complete else None
-        finished = {**(parts_of(known) if known else {}), **traces.finished(key)}
-        fresh = {
-            "attempts": Overwrite([]),
-            "calls": Overwrite([]),
-            "solo": None,
-            "solo_score": None,
-        }
-        found = {"key": key, "trace": done, "finished": finished}
-        return {**fresh, **found, "asked": asked, "weak_version": version}
-
-    return in_threads(begin)
-
-
-def _claim(traces: TraceStore, key: str, done: Callable[[], Any], config: RunnableConfig) -> None:
-    """Take a query's work, or wait for whoever is at it, so that nobody pays for it twice.
-
-    The claim is a write: a store that does not take it is told before anything is paid.
-    """
-    try:
-        claim = traces.claims.wait(key, done)
-    except (OSError, SQLAlchemyError) as error:
-        raise NotStored(f"the trace store takes nothing: {masked_error(error)}") from error
-    if claim is not None and not at_the_end(config, partial(traces.claims.release, claim)):
-        traces.claims.release(claim)  # a run whose end nobody sees cannot hold anything
-
-
-def _fan_out(num_drafts: int) -> Callable[[State], Any]:
-    def fan_out(state: State) -> Any:
-        if state.get("trace") is not None:
-            return END
-        shared = ("asked", "weak_version", "key", "finished")
-        given = {name: state.get(name) for name in shared}
-        return ["solo", *(Send("attempt", {**given, "index": i}) for i in range(num_drafts))]
-
-    return fan_out
-
-
-def _finish_attempt(state: State) -> Update:
-    return {"attempts": [attempt_of(state, state["index"]).model_dump(mode="json")]}
-
-
-def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
-    def record(state: State) -> Update:
-        tried = [Attempt.model_validate(attempt) for attempt in state["attempts"]]
-        known = traces.get(state["key"])  # incomplete until now, and keeps its place in the order
-        trace = facts.trace(
-            state,
-            key=state["key"],
-            **({"created_at": known.created_at} if known else {}),
-            solo=text(state.get("solo")),
-            solo_score=state.get("solo_score"),
-            attempts=sorted(tried, key=lambda attempt: attempt.index),
-            calls=[Call(**call) for call in state["calls"]],
-        )
-        try:
-            traces.record(trace)
-        except (OSError, SQLAlchemyError) as error:
-            raise NotStored(f"a trace could not be stored: {masked_error(error)}") from error
-        return {"trace": trace.model_dump(mode="json"), "finished": {}}
-
-    return in_threads(record)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cowest_graph.evaluators import Evaluator
-from cowest_graph.graph.collaboration import create_collector
+from cowest_graph.graph.collector import create_collector
 from cowest_graph.graph.tracing import ChatModel
 from cowest_graph.prompts import Prompts
 from cowest_graph.traces import TraceStore

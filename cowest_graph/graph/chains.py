@@ -1,0 +1,106 @@
+"""What both graphs are made of: the chains that draft, refine and answer alone.
+
+Knows prompts, models and versions. Knows no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.graph import StateGraph
+
+from cowest_graph.calls import in_place, model_call
+from cowest_graph.graph.tracing import ChatModel, State
+from cowest_graph.masking import learn_from
+from cowest_graph.prompts import Prompts, readable, text_of
+from cowest_graph.replies import as_message
+from cowest_graph.threads import concurrent
+
+Chain = Runnable[Any, Any]
+Update = dict[str, Any]
+AnyGraph = StateGraph[Any, Any, Any, Any]
+
+
+def learn_secrets(*models: Any) -> None:
+    """The secrets of these models, so that none is stored or told."""
+    for model in models:
+        learn_from(model)
+
+
+def chained(graph: AnyGraph, *nodes: str) -> None:
+    """An edge from each node to the next."""
+    for here, there in pairwise(nodes):
+        graph.add_edge(here, there)
+
+
+def version_of(weak: ChatModel) -> str | None:
+    """The adapter a call of this model would use: a bound one, or what it says itself."""
+    bound: str | None = setting_of(weak, "adapter")
+    return bound or getattr(weak, "version", None)
+
+
+def chosen_version(weak: ChatModel, config: RunnableConfig) -> str | None:
+    """The adapter for one pass: of a candidate, where the pass's thread falls into its share."""
+    bound: str | None = setting_of(weak, "adapter")
+    choose = getattr(weak, "choose", None)
+    if bound is not None or choose is None:
+        return version_of(weak)
+    thread = config.get("configurable", {}).get("thread_id")
+    chosen: str | None = choose(None if thread is None else str(thread))
+    return chosen
+
+
+def setting_of(model: ChatModel, name: str) -> Any:
+    """A call argument that was bound to the model, or else its field of that name, or None."""
+    bound = getattr(model, "kwargs", {}).get(name)
+    return getattr(model, name, None) if bound is None else bound
+
+
+def drafting_chain(
+    weak: ChatModel, prompts: Prompts, sampling: Mapping[str, Any] | None = None
+) -> Chain:
+    """The weak model's draft of what was asked, by the version that is chosen for it."""
+    model = concurrent(weak)
+
+    def pinned(state: State) -> Chain:
+        arguments = dict(sampling or {})
+        if state.get("weak_version") is not None:
+            arguments["adapter"] = state["weak_version"]
+        seed = arguments.get("seed", setting_of(weak, "seed"))
+        if seed is not None and state.get("index"):  # one seed would draw K equal drafts
+            arguments["seed"] = seed + state["index"]
+        drafting = prompts.draft | (model.bind(**arguments) if arguments else model)
+        return SEEN | drafting
+
+    return in_place(pinned)
+
+
+def refining_chain(strong: ChatModel, prompts: Prompts) -> Chain:
+    """The strong model's answer to what was asked, with the draft before it."""
+
+    def seen(state: State) -> dict[str, str]:
+        return {"query": state["asked"]["query"], "draft": text_of(state["draft"])}
+
+    return in_place(seen) | prompts.refine | concurrent(strong) | in_place(read_reply)
+
+
+def solo_chain(strong: ChatModel, prompts: Prompts) -> Chain:
+    """The strong model's answer without a draft."""
+    return SEEN | prompts.solo | concurrent(strong) | in_place(read_reply)
+
+
+SEEN = in_place(lambda state: {"query": state["asked"]["query"]})
+
+
+def shadowing_chain(drafting: Chain) -> Chain:
+    """A draft that is recorded and never used."""
+    return model_call(drafting, key="draft", role="shadow")
+
+
+def read_reply(reply: Any) -> AIMessage:
+    """The reply as one message that can be read."""
+    return readable(as_message(reply))

@@ -1,0 +1,204 @@
+"""The collector: one trace a query, with K drafts, their refinements, scores, and a solo answer.
+
+Knows the nodes, their edges and what is journalled (paper, Algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Overwrite, RetryPolicy, Send
+from sqlalchemy.exc import SQLAlchemyError
+
+from cowest_graph.calls import (
+    evaluation_call,
+    keep_failure,
+    model_call,
+)
+from cowest_graph.evaluators import Evaluator, as_evaluator
+from cowest_graph.failures import NotStored
+from cowest_graph.graph.chains import (
+    AnyGraph,
+    Chain,
+    Update,
+    chained,
+    drafting_chain,
+    learn_secrets,
+    refining_chain,
+    solo_chain,
+    version_of,
+)
+from cowest_graph.graph.compiled import CollaborationGraph, at_the_end
+from cowest_graph.graph.tracing import ChatModel, Facts, State, attempt_of, parts_of, text
+from cowest_graph.masking import masked_error
+from cowest_graph.prompts import Prompts, draft_prompt
+from cowest_graph.state import (
+    Attempted,
+    Collected,
+    Collection,
+    Given,
+    Query,
+    TriedAttempt,
+)
+from cowest_graph.threads import in_threads
+from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
+
+_MAX_DRAFTS = 1000
+
+
+def create_collector(
+    weak: ChatModel,
+    strong: ChatModel,
+    *,
+    evaluator: Evaluator,
+    traces: TraceStore,
+    num_drafts: int = 5,
+    style: str = "chain_of_thought",
+    prompts: Prompts | None = None,
+    domain: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+) -> StateGraph[Collection, None, Given, Collected]:
+    """Collection of preference feedback (paper, Algorithm 1, lines 7 to 20): one trace a query.
+
+    The strong model answers alone once; beside it K drafts are written, refined and scored. Every
+    finished call is journalled, so that a killed collection goes on where it stopped: a query whose
+    trace is complete costs no call, an incomplete one only the calls that are missing. A query that
+    is being collected already, here or by another process, is waited for and not asked again.
+
+    Args:
+        weak, strong, evaluator, style, prompts, domain: as in `create_collaboration`.
+        traces: where the traces go.
+        num_drafts: K, at least 1 (paper: 5).
+        sampling: call arguments of the drafts, such as `{"temperature": 1.0}`; by default the weak
+            model's own, which for `LocalWeak` are the paper's.
+        retry: policy for failed calls, on top of the client's own. A call that still fails is kept
+            in the trace with its kind, and its score is missing; a refused key or an unknown model
+            ends the run instead.
+
+    Returns:
+        An uncompiled graph from `{"query", "reference"}` to `{"key", "trace"}`.
+
+    Raises:
+        ValueError: for `num_drafts` below 1 or above 1000.
+    """
+    _check_num_drafts(num_drafts)
+    learn_secrets(weak, strong, evaluator)
+    prompts = prompts or Prompts(draft_prompt(style))
+    facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts)
+    scoring = as_evaluator(evaluator)
+
+    def model_node(graph: AnyGraph, name: str, key: str, chain: Chain, end: str) -> None:
+        node = model_call(chain, key=key, role=name, journal=traces)
+        graph.add_node(name, node, error_handler=keep_failure(name, key, end), retry_policy=retry)
+
+    def score_node(graph: AnyGraph, name: str, of: str, key: str, end: str) -> None:
+        node = evaluation_call(scoring, of=of, key=key, journal=traces)
+        handler = keep_failure("evaluate", key, end)
+        graph.add_node(name, node, error_handler=handler, retry_policy=retry)
+
+    attempt = StateGraph(TriedAttempt, output_schema=Attempted)
+    model_node(attempt, "draft", "draft", drafting_chain(weak, prompts, sampling), "finish")
+    model_node(attempt, "refine", "answer", refining_chain(strong, prompts), "finish")
+    score_node(attempt, "evaluate", "answer", "score", "finish")
+    attempt.add_node("finish", _finish_attempt)
+    chained(attempt, START, "draft", "refine", "evaluate", "finish")
+
+    graph = CollaborationGraph(Collection, input_schema=Query, output_schema=Collected)
+    graph.prove_writable = traces.prove_writable
+    graph.add_node("begin", _beginning_collection(facts, traces))
+    model_node(graph, "solo", "solo", solo_chain(strong, prompts), "record")
+    score_node(graph, "evaluate_solo", "solo", "solo_score", "record")
+    graph.add_node("attempt", attempt.compile())
+    graph.add_node("record", _recording_collection(facts, traces), defer=True)
+    graph.add_edge(START, "begin")
+    graph.add_conditional_edges("begin", _fan_out(num_drafts), ["solo", "attempt", END])
+    chained(graph, "solo", "evaluate_solo", "record", END)
+    graph.add_edge("attempt", "record")
+    return graph
+
+
+def _check_num_drafts(number: int) -> None:
+    if number < 1:
+        raise ValueError(f"num_drafts is {number}; at least one draft is needed")
+    if number > _MAX_DRAFTS:
+        raise ValueError(f"num_drafts is {number}; the most is {_MAX_DRAFTS} (the paper takes 5)")
+
+
+def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
+    def whole(key: str) -> Trace | None:
+        known = traces.get(key)
+        return known if known is not None and known.complete else None
+
+    def begin(state: State, config: RunnableConfig) -> Update:
+        asked, version = facts.asked(state), version_of(facts.weak)
+        key = trace_key(**facts.of(asked, version))
+        if whole(key) is None:
+            _claim(traces, key, partial(whole, key), config)
+        known = traces.get(key)
+        done = known.model_dump(mode="json") if known and known.complete else None
+        finished = {**(parts_of(known) if known else {}), **traces.finished(key)}
+        fresh = {
+            "attempts": Overwrite([]),
+            "calls": Overwrite([]),
+            "solo": None,
+            "solo_score": None,
+        }
+        found = {"key": key, "trace": done, "finished": finished}
+        return {**fresh, **found, "asked": asked, "weak_version": version}
+
+    return in_threads(begin)
+
+
+def _claim(traces: TraceStore, key: str, done: Callable[[], Any], config: RunnableConfig) -> None:
+    """Take a query's work, or wait for whoever is at it, so that nobody pays for it twice.
+
+    The claim is a write: a store that does not take it is told before anything is paid.
+    """
+    try:
+        claim = traces.claims.wait(key, done)
+    except (OSError, SQLAlchemyError) as error:
+        raise NotStored(f"the trace store takes nothing: {masked_error(error)}") from error
+    if claim is not None and not at_the_end(config, partial(traces.claims.release, claim)):
+        traces.claims.release(claim)  # a run whose end nobody sees cannot hold anything
+
+
+def _fan_out(num_drafts: int) -> Callable[[State], Any]:
+    def fan_out(state: State) -> Any:
+        if state.get("trace") is not None:
+            return END
+        shared = ("asked", "weak_version", "key", "finished")
+        given = {name: state.get(name) for name in shared}
+        return ["solo", *(Send("attempt", {**given, "index": i}) for i in range(num_drafts))]
+
+    return fan_out
+
+
+def _finish_attempt(state: State) -> Update:
+    return {"attempts": [attempt_of(state, state["index"]).model_dump(mode="json")]}
+
+
+def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
+    def record(state: State) -> Update:
+        tried = [Attempt.model_validate(attempt) for attempt in state["attempts"]]
+        known = traces.get(state["key"])  # incomplete until now, and keeps its place in the order
+        trace = facts.trace(
+            state,
+            key=state["key"],
+            **({"created_at": known.created_at} if known else {}),
+            solo=text(state.get("solo")),
+            solo_score=state.get("solo_score"),
+            attempts=sorted(tried, key=lambda attempt: attempt.index),
+            calls=[Call(**call) for call in state["calls"]],
+        )
+        try:
+            traces.record(trace)
+        except (OSError, SQLAlchemyError) as error:
+            raise NotStored(f"a trace could not be stored: {masked_error(error)}") from error
+        return {"trace": trace.model_dump(mode="json"), "finished": {}}
+
+    return in_threads(record)
