@@ -25,7 +25,7 @@ _HOPELESS = 5  # queries in a row of which not one call succeeded: nobody is the
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RowOutcome:
     """What became of one row: its trace, or the error that kept it from having one."""
 
     index: int
@@ -35,7 +35,7 @@ class Outcome:
 
 def collect(
     collector: Runnable[Any, Any], rows: Sequence[Mapping[str, Any]], *, max_concurrency: int = 8
-) -> Generator[Outcome, None, None]:
+) -> Generator[RowOutcome, None, None]:
     """Collect a trace a row, as they finish; those that are complete already cost no call.
 
     A row without a query, or with a field of another type, has a ValueError for an outcome and
@@ -65,7 +65,7 @@ def collect(
         if isinstance(result, Exception):
             if failure_kind(result) in FATAL:
                 raise result
-            yield Outcome(index, None, result)
+            yield RowOutcome(index, None, result)
             continue
         trace = Trace.model_validate(result["trace"])
         hopeless = 0 if _answered(trace) else hopeless + 1
@@ -74,7 +74,7 @@ def collect(
             raise ConnectionError(
                 f"{hopeless} queries in a row had not one call answered; the last: {last.error}"
             )
-        yield Outcome(index, trace)
+        yield RowOutcome(index, trace)
 
 
 def collected(

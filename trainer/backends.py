@@ -15,13 +15,17 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cowest_graph.adapters import CONFIG, WEIGHTS
 from cowest_graph.weak.hardware import cpu_computes_bfloat16
 from trainer.job import TrainingJob, model_folder, nearest
 from trainer.presets import Kind
 from trainer.run.resume import CHECKPOINTS
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import TrainingArguments
 
 Backend = Literal["plain", "unsloth"]
 
@@ -189,7 +193,7 @@ def load(
     machine: Machine,
     *,
     lora: Mapping[str, Any],
-    args: Any,
+    args: TrainingArguments,
     start: Path | None = None,
 ) -> tuple[Any, Any]:
     """The model to train, as a `peft.PeftModel` whose adapter "default" is trainable.
@@ -252,7 +256,7 @@ def _load_unsloth(
     machine: Machine,
     folder: Path,
     lora: Mapping[str, Any],
-    args: Any,
+    args: TrainingArguments,
     start: Path | None,
 ) -> tuple[Any, Any]:
     from unsloth import FastLanguageModel
@@ -297,7 +301,7 @@ def rebased(adapter: Path, base: Path, copy: Path) -> Path:
     return copy
 
 
-def _four_bits(dtype: Any) -> Any:
+def _four_bits(dtype: torch.dtype) -> Any:
     """QLoRA's 4 bits (Dettmers et al. 2023, arXiv:2305.14314, section 3)."""
     from transformers import BitsAndBytesConfig
 

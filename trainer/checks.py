@@ -12,9 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.rows import ROW
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _NAMED = 5  # faults that an error names one by one
 _PARTS = ("completion", "chosen", "rejected")
@@ -156,7 +160,10 @@ class Tokens:
 
 
 def token_faults(
-    rows: Sequence[Mapping[str, Any]], tokenizer: Any, stops: Collection[int], limit: int
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    stops: Collection[int],
+    limit: int,
 ) -> tuple[Tokens, list[Fault]]:
     """Measure every row's tokens, so that nothing is cut away or taught wrongly in silence.
 
@@ -201,7 +208,10 @@ def token_faults(
 
 
 def check_rows(
-    rows: Sequence[Mapping[str, Any]], tokenizer: Any, stops: Collection[int], limit: int
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    stops: Collection[int],
+    limit: int,
 ) -> dict[str, int]:
     """`token_faults`, refused.
 
@@ -218,8 +228,8 @@ def check_rows(
 
 def examined(
     rows: Sequence[Mapping[str, Any]],
-    tokenizer: Any,
-    model: Any,
+    tokenizer: Tokenizer,
+    model: PreTrainedModel,
     max_length: int | None,
     *,
     drop: bool,
@@ -295,7 +305,7 @@ def without(rows: Sequence[Any], faults: Sequence[Fault]) -> list[Any]:
     return [row for number, row in enumerate(rows, start=1) if number not in bad]
 
 
-def stop_tokens(generation_config: Any, tokenizer: Any) -> set[int]:
+def stop_tokens(generation_config: Any, tokenizer: Tokenizer) -> set[int]:
     """The ids of the tokens at which generation stops, by the model's own configuration."""
     named = getattr(generation_config, "eos_token_id", None)
     several = named if isinstance(named, list) else [named]
@@ -313,7 +323,11 @@ def _kinds(faults: Sequence[Fault]) -> str:
 
 
 def _fault(
-    tokenizer: Any, prompt: list[int], whole: list[int], stops: Collection[int], limit: int
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    whole: list[int],
+    stops: Collection[int],
+    limit: int,
 ) -> tuple[str, str] | None:
     if len(whole) > limit:
         return "cut", (
@@ -334,7 +348,7 @@ def _fault(
     return None
 
 
-def _served(tokenizer: Any, prompt: Any) -> list[int]:
+def _served(tokenizer: Tokenizer, prompt: Any) -> list[int]:
     from langchain_core.messages import convert_to_messages
 
     from cowest_graph.weak.turns import render  # here: it brings torch
@@ -342,7 +356,7 @@ def _served(tokenizer: Any, prompt: Any) -> list[int]:
     return list(render(tokenizer, convert_to_messages(prompt)))
 
 
-def _tokens(tokenizer: Any, messages: Any, **options: Any) -> list[int]:
+def _tokens(tokenizer: Tokenizer, messages: Any, **options: Any) -> list[int]:
     encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
     return list(encoded["input_ids"])
 

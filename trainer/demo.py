@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cowest_graph import (
     AdapterRegistry,
@@ -32,6 +32,9 @@ from cowest_graph.testing.world import DOMAIN, questions
 from trainer.job import TrainingJob
 from trainer.launch import train_dpo, train_sft
 from trainer.rows import demonstrations, preferences
+
+if TYPE_CHECKING:
+    from cowest_graph.graph import ChatModel
 
 WEAK_BASE = "weak model before SFT"
 WEAK_SFT = "weak model after SFT"
@@ -98,7 +101,7 @@ def run_demo(
     folder: Path,
     *,
     seed: int = 0,
-    strong: Any = None,
+    strong: ChatModel | None = None,
     num_drafts: int = 5,
     say: Say = print,
 ) -> Results:
@@ -161,7 +164,7 @@ def _aligned(
     job: TrainingJob,
     sft: str,
     weak: LocalWeak,
-    strong: Any,
+    strong: ChatModel,
     say: Say,
 ) -> None:
     """Align by the pairs, swap, and measure again, where there is something to align by."""
@@ -188,7 +191,7 @@ def _weak_alone(method: str, weak: LocalWeak, rows: Rows, *, adapter: str) -> Me
     return _measure(method, chain, rows, weak_calls=1)
 
 
-def _strong_alone(strong: Any, rows: Rows) -> Measured:
+def _strong_alone(strong: ChatModel, rows: Rows) -> Measured:
     return _measure(STRONG, Prompts().solo | strong | readable, rows, strong_calls=1)
 
 
@@ -202,7 +205,7 @@ def _measure(
 
 
 def _collaboration(
-    alone: str | None, together: str, weak: LocalWeak, strong: Any, rows: Rows
+    alone: str | None, together: str, weak: LocalWeak, strong: ChatModel, rows: Rows
 ) -> list[Measured]:
     """Greedy collaboration; its drafts are what the weak model alone says, so both are scored."""
     graph = create_collaboration(weak.bind(temperature=0.0), strong).compile()
@@ -254,7 +257,7 @@ def _trained(
 
 
 def _collected(
-    weak: LocalWeak, strong: Any, rows: Rows, traces: TraceStore, num_drafts: int, say: Say
+    weak: LocalWeak, strong: ChatModel, rows: Rows, traces: TraceStore, num_drafts: int, say: Say
 ) -> None:
     collector = create_collector(
         weak,
@@ -271,7 +274,7 @@ def _collected(
             say(f"      {done}/{len(rows)} queries")
 
 
-def _one(weak: LocalWeak, strong: Any, query: str) -> tuple[str, str, str]:
+def _one(weak: LocalWeak, strong: ChatModel, query: str) -> tuple[str, str, str]:
     graph = create_collaboration(weak.bind(temperature=0.0), strong).compile()
     out = graph.invoke({"query": query})
     version = out["draft"].response_metadata["weak_version"]
@@ -283,5 +286,5 @@ def _tell(results: Results, say: Say) -> None:
         say(f"      {measured.method}: exact match {sum(measured.exact) / len(measured.exact):.2f}")
 
 
-def _name(model: Any) -> str:
+def _name(model: ChatModel) -> str:
     return str(getattr(model, "model_name", type(model).__name__))

@@ -29,7 +29,7 @@ from trainer.rows import Row, Rows, label_noise, rows_hash
 from trainer.run.cards import name_base, write_model_card
 from trainer.run.child import Progress, run_worker
 from trainer.run.processes import command
-from trainer.run.resume import run_name, state_of
+from trainer.run.resume import run_folder_name, state_of
 from trainer.run.space import check_disk, smaller_batches
 
 _TAIL = 25  # lines of the child's output in an error
@@ -274,7 +274,9 @@ def _run_folder(
         "drop_bad_rows": asked.drop_bad_rows,
     }
     begun = _file_hash(start / WEIGHTS) if start else None
-    named = run_name(asked.kind, spec=spec, rows=rows_hash(rows), base=base_hash, start=begun)
+    named = run_folder_name(
+        asked.kind, spec=spec, rows=rows_hash(rows), base=base_hash, start=begun
+    )
     run = adapters.folder.resolve() / ".runs" / named
     if (run / "job.json").is_file():
         return run

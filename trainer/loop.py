@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cowest_graph.adapters import BASE, AdapterRegistry
-from cowest_graph.benchmark.ledger import run_name
+from cowest_graph.benchmark.ledger import digest
 from cowest_graph.collecting import collected
 from cowest_graph.evaluators import evaluator_name, model_name
 from cowest_graph.graph import Collectors
@@ -187,13 +187,13 @@ class Loop:
         models = (model_name(of.weak), model_name(of.strong), evaluator_name(of.evaluator))
         jobs = [self.job(kind).to_json() for kind in ("sft", "dpo")]
         return {
-            "rows": run_name(*map(_json, rows)),
-            "feedback queries": run_name(*map(_json, feedback)),
-            "held-out queries": run_name(*map(_json, held_out)),
-            "models": run_name(*models),
-            "draft settings": run_name(*wording),
-            "training settings": run_name(*jobs),
-            "gate": run_name(self.gate),
+            "rows": digest(*map(_json, rows)),
+            "feedback queries": digest(*map(_json, feedback)),
+            "held-out queries": digest(*map(_json, held_out)),
+            "models": digest(*models),
+            "draft settings": digest(*wording),
+            "training settings": digest(*jobs),
+            "gate": digest(self.gate),
             **({"start": start} if start else {}),
         }
 
@@ -242,7 +242,7 @@ class Loop:
     def _made(self, rows: Rows[Any], job: TrainingJob, start: str | None) -> str:
         """The adapter of these rows, trained where it is not there yet."""
         kind = "sft" if start is None else job.objective
-        name = f"{kind}-{run_name(_json(rows), job.to_json(), start)[:8]}"
+        name = f"{kind}-{digest(_json(rows), job.to_json(), start)[:8]}"
         if name not in self.adapters:
             self.say(f"{kind} on {rows.report}")
             progress = told(self.say, kind)

@@ -31,7 +31,7 @@ from trainer.run.space import needed_on_disk, size
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What would run. `refused` says why it would not; None where it would."""
 
     kind: Kind
@@ -77,7 +77,7 @@ def plan_training(
     start: str | None = None,
     held_out: Iterable[str] | HeldOut = (),
     drop_bad_rows: bool = False,
-) -> Plan:
+) -> TrainingPlan:
     """Look at everything that a run would look at before its first step, and count the rest.
 
     Args:
@@ -111,7 +111,7 @@ def plan_training(
     refused = _refused(rows, faults, drop_bad_rows)
     if faults and drop_bad_rows:
         notes.append(dropped(faults, len(rows)))
-    return Plan(
+    return TrainingPlan(
         kind=kind,
         objective="sft" if kind == "sft" else job.objective,
         preset=job.preset,

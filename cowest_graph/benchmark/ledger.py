@@ -227,7 +227,7 @@ def answers(
         yield Said(key, text_of(result["answer"]), _text(result.get("draft")), calls=calls)
 
 
-def run_name(*parts: object) -> str:
+def digest(*parts: object) -> str:
     """Sixteen hex digits of all that a run depends on."""
     return hashlib.sha256(_json([str(part) for part in parts]).encode()).hexdigest()[:16]
 

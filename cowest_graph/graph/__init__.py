@@ -3,8 +3,10 @@
 from cowest_graph.graph.collaboration import create_collaboration
 from cowest_graph.graph.collector import create_collector
 from cowest_graph.graph.collectors import Collectors
+from cowest_graph.graph.tracing import ChatModel
 
 __all__ = [
+    "ChatModel",
     "Collectors",
     "create_collaboration",
     "create_collector",

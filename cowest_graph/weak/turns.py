@@ -10,7 +10,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import (
     AIMessage,
@@ -22,6 +22,9 @@ from langchain_core.messages import (
     convert_to_openai_messages,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
 Tool = Mapping[str, Any]
 """In OpenAI's form: {"type": "function", "function": {"name", "description", "parameters"}}."""
 
@@ -29,7 +32,7 @@ _CALL = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
 
 
 def render(
-    tokenizer: Any, messages: Sequence[BaseMessage], tools: Sequence[Tool] = ()
+    tokenizer: Tokenizer, messages: Sequence[BaseMessage], tools: Sequence[Tool] = ()
 ) -> list[int]:
     """Messages as token ids, by the tokenizer's chat template.
 
@@ -68,7 +71,7 @@ def render(
         raise ValueError(f"the chat template refuses these messages: {error}") from error
 
 
-def says_tools(tokenizer: Any) -> bool:
+def says_tools(tokenizer: Tokenizer) -> bool:
     """Whether the chat template has a place for tools."""
     return bool(re.search(r"\btools\b", str(tokenizer.chat_template)))
 
@@ -100,7 +103,9 @@ def read_tool_calls(text: str) -> tuple[str, list[ToolCall], list[InvalidToolCal
     return _CALL.sub("", text).strip() if calls or garbled else text, calls, garbled
 
 
-def _apply(tokenizer: Any, messages: Sequence[BaseMessage], tools: Sequence[Tool]) -> list[int]:
+def _apply(
+    tokenizer: Tokenizer, messages: Sequence[BaseMessage], tools: Sequence[Tool]
+) -> list[int]:
     continued = isinstance(messages[-1], AIMessage)
     ids: list[int] = tokenizer.apply_chat_template(
         [_turn(message, str(tokenizer.chat_template)) for message in messages],

@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.baselines import Adapter, Materials
 from cowest_graph.baselines.collaborating import rlaif_labeller, rlwf_labeller
-from cowest_graph.benchmark.ledger import run_name
+from cowest_graph.benchmark.ledger import digest
 from cowest_graph.collecting import collected
 from cowest_graph.domains import Domain, Example
 from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
@@ -232,7 +232,7 @@ class Workshop:
         return relabelled(traces, labeller, config)
 
     def _name(self, kind: str, rows: Sequence[Any], job: TrainingJob, start: str = "") -> str:
-        made_of = run_name(json.dumps(rows, sort_keys=True, default=str), job.to_json(), start)
+        made_of = digest(json.dumps(rows, sort_keys=True, default=str), job.to_json(), start)
         return f"{self.domain.name}-{kind}-{made_of[:8]}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cowest_graph.adapters import AdapterRegistry
 from cowest_graph.domains import (
@@ -22,6 +22,9 @@ from cowest_graph.evaluators import Evaluator, model_name
 from cowest_graph.traces import TraceStore
 from cowest_graph.weak.servers.llama_server import ServedHere
 from trainer.job import MakeJob, TrainingJob
+
+if TYPE_CHECKING:
+    from cowest_graph.graph import ChatModel
 
 _WRITING = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")
 
@@ -108,13 +111,13 @@ def check(
     return found
 
 
-def _parameters(model: Any) -> dict[str, Any]:
+def _parameters(model: ChatModel) -> dict[str, Any]:
     """What a model is made with, and what is bound to it."""
     bound = getattr(model, "bound", model)
     return {**getattr(bound, "_identifying_params", {}), **getattr(model, "kwargs", {})}
 
 
-def identity(model: Any, extra: str) -> str:
+def identity(model: ChatModel, extra: str) -> str:
     """What replies depend on, without the version in use: a bound adapter is part of each call."""
     parameters = _parameters(model)
     parameters.pop("weak_version", None)
@@ -123,7 +126,7 @@ def identity(model: Any, extra: str) -> str:
     return f"{model_name(model)} {sorted(parameters.items(), key=str)} {extra}"
 
 
-def _endpoint(model: Any) -> str | None:
+def _endpoint(model: ChatModel) -> str | None:
     """Where a model is asked; a server of this process has another port each time."""
     if isinstance(model, ServedHere):
         return None
@@ -131,13 +134,13 @@ def _endpoint(model: Any) -> str | None:
     return None if found is None else str(found)
 
 
-def called(model: Any) -> str | None:
+def called(model: ChatModel) -> str | None:
     """A model's name; of a folder its last part, which is the same on another machine."""
     name = model_name(model)
     return Path(name).name if name and Path(name).is_dir() else name
 
 
-def sampling(model: Any) -> dict[str, Any]:
+def sampling(model: ChatModel) -> dict[str, Any]:
     """How a model writes: what is set of temperature, top_p, tokens, seed."""
     known = _parameters(model)
     return {name: known[name] for name in _WRITING if known.get(name) is not None}

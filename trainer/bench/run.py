@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig
@@ -40,6 +40,9 @@ from trainer.bench.adapters import Training, Workshop, plain
 from trainer.bench.facts import Models, check, facts_of, identity
 from trainer.bench.table import Tally, made_table, methods_of, write, write_answers
 from trainer.console import Meter
+
+if TYPE_CHECKING:
+    from cowest_graph.graph import ChatModel
 
 Say = Callable[[str], None]
 _GIVEN_UP = 5  # queries without a connection, one after another
@@ -236,7 +239,7 @@ class _Bench:
             probes=plan.probes,
         )
 
-    def _metered(self, model: Any, role: str, extra: str = "") -> Metered:
+    def _metered(self, model: ChatModel, role: str, extra: str = "") -> Metered:
         return Metered(inner=model, role=role, identity=identity(model, extra), ledger=self.ledger)
 
     def _answered(self, method: Method, seed: _Seed) -> tuple[list[Said], str]:

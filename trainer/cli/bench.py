@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cowest_graph.baselines import Adapter
     from cowest_graph.benchmark.scoreboard import Price
     from cowest_graph.domains import Domain
+    from cowest_graph.graph import ChatModel
     from trainer.bench import Plan
     from trainer.bench.adapters import Training
 
@@ -315,7 +316,7 @@ def _weak(settings: Config, out: Path) -> Iterator[dict[str, Any]]:
         yield _trained_beside(settings, weak, registry)
 
 
-def _trained_beside(settings: Config, weak: Any, registry: Any) -> dict[str, Any]:
+def _trained_beside(settings: Config, weak: ChatModel, registry: Any) -> dict[str, Any]:
     # One engine serves both: a bound temperature is an argument of the call.
     drafting = weak.bind(temperature=settings.weak.temperature, seed=settings.train.seed)
     return {"weak": weak, "drafting": drafting, "adapters": registry, "job": settings.job}

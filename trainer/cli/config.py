@@ -24,7 +24,7 @@ from trainer.job import TrainingJob, nearest
 
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
-    from cowest_graph.graph import Collectors
+    from cowest_graph.graph import ChatModel, Collectors
     from cowest_graph.traces import TraceStore, Traffic
 
 _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
@@ -211,7 +211,7 @@ class Config(Schema):
         usual = 600.0 if self.strong.model == EMBEDDED else 60.0
         return {"timeout": self.strong.timeout or usual, "max_retries": self.strong.max_retries}
 
-    def collectors(self, weak: Any) -> Collectors:
+    def collectors(self, weak: ChatModel) -> Collectors:
         """What makes collectors with this configuration's models, evaluator and `[collect]`.
 
         Args:

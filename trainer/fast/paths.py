@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from trainer.fast.references import references, store_references
 from trainer.fast.shared_prefix import share_prefixes
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
 
 Note = Callable[[str], None]
 
 
 def quicken(
-    trainer: Any, *, base: Path | None = None, start: Path | None = None, note: Note
+    trainer: Trainer, *, base: Path | None = None, start: Path | None = None, note: Note
 ) -> list[int] | None:
     """Let a trainer take the fast paths that it can take; losses and gradients stay the same.
 
@@ -48,7 +51,7 @@ def quicken(
     return None
 
 
-def _precomputed_roughly(trainer: Any) -> str | None:
+def _precomputed_roughly(trainer: Trainer) -> str | None:
     """Why no fast path is taken: in a half precision another path has other last bits than those
     of references that are there already."""
     if not getattr(trainer, "precompute_ref_logps", False):
@@ -62,7 +65,7 @@ def _precomputed_roughly(trainer: Any) -> str | None:
     )
 
 
-def logits_on_completions(trainer: Any, note: Note = lambda text: None) -> bool:
+def logits_on_completions(trainer: Trainer, note: Note = lambda text: None) -> bool:
     """Compute logits at completion tokens only, and in pieces: TRL's own path, which it keeps for
     machines with liger-kernel though it is plain PyTorch.
 
@@ -86,7 +89,7 @@ def logits_on_completions(trainer: Any, note: Note = lambda text: None) -> bool:
     return True
 
 
-def _whole_logits(trainer: Any) -> str | None:
+def _whole_logits(trainer: Trainer) -> str | None:
     """What needs the logits of all tokens; the conditions are TRL's own for its path."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -102,7 +105,7 @@ def _whole_logits(trainer: Any) -> str | None:
     return None
 
 
-def _no_store(trainer: Any) -> str | None:
+def _no_store(trainer: Trainer) -> str | None:
     """Why reference log-probabilities are computed in every step instead; None to store them."""
     if not hasattr(trainer, "precompute_ref_logps"):
         return "they are DPO's"
@@ -118,14 +121,14 @@ def _no_store(trainer: Any) -> str | None:
     return None
 
 
-def _planned_rows(args: Any, rows: int) -> int:
+def _planned_rows(args: TrainingArguments, rows: int) -> int:
     if args.max_steps <= 0:
         return int(rows * max(args.num_train_epochs, 1))
     a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
     return int(args.max_steps * a_step * args.world_size)
 
 
-def _precision_path(trainer: Any) -> tuple[object, ...]:
+def _precision_path(trainer: Trainer) -> tuple[object, ...]:
     """Whatever else decides the references' last bits, and which texts they are of."""
     import torch
     import transformers

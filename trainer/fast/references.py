@@ -13,10 +13,14 @@ import hashlib
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cowest_graph.adapters import base_fingerprint
 from cowest_graph.files import replace_file
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Trainer
 
 FOLDER = ".references"
 _BATCHES = 4  # a forward pass alone takes this many times the rows of a training step
@@ -102,7 +106,7 @@ def row_key(row: Mapping[str, Sequence[int]]) -> str:
 
 
 def store_references(
-    trainer: Any, stored: References, note: Callable[[str], None] = lambda text: None
+    trainer: Trainer, stored: References, note: Callable[[str], None] = lambda text: None
 ) -> list[int]:
     """Give a DPO trainer's rows their reference log-probabilities; what is missing is computed.
 
@@ -144,7 +148,7 @@ def store_references(
     return [places[key] for key in stored.batch_among(places)]
 
 
-def allowed_error(value: Any, noise: Any = 0.0) -> Any:
+def allowed_error(value: Any, noise: torch.Tensor | float = 0.0) -> Any:
     """How far two log-probabilities may be apart that were computed alike.
 
     Args:
@@ -154,7 +158,7 @@ def allowed_error(value: Any, noise: Any = 0.0) -> Any:
     return 1e-4 + 1e-5 * abs(value) + 4 * noise
 
 
-def _still_right(trainer: Any, stored: References, places: Mapping[str, int]) -> bool:
+def _still_right(trainer: Trainer, stored: References, places: Mapping[str, int]) -> bool:
     """Whether a batch of the stored ones says the same when it is computed again."""
     batch = stored.batch_among(places)
     if not batch:
@@ -167,7 +171,7 @@ def _still_right(trainer: Any, stored: References, places: Mapping[str, int]) ->
     )
 
 
-def _batches(trainer: Any, numbers: Sequence[int]) -> list[list[int]]:
+def _batches(trainer: Trainer, numbers: Sequence[int]) -> list[list[int]]:
     """Rows of one prompt beside each other, in batches for a forward pass."""
     rows = trainer.train_dataset
     prompts = {number: rows[number]["prompt_ids"] for number in numbers}
@@ -177,7 +181,7 @@ def _batches(trainer: Any, numbers: Sequence[int]) -> list[list[int]]:
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def _compute(trainer: Any, batches: Sequence[Sequence[int]]) -> dict[int, Logps]:
+def _compute(trainer: Trainer, batches: Sequence[Sequence[int]]) -> dict[int, Logps]:
     """The trainer's own reference pass over batches of rows."""
     rank, processes = trainer.accelerator.process_index, trainer.accelerator.num_processes
     mine: dict[int, Logps] = {}
@@ -186,7 +190,7 @@ def _compute(trainer: Any, batches: Sequence[Sequence[int]]) -> dict[int, Logps]
     return _gathered(mine, processes)
 
 
-def _pairs(trainer: Any, numbers: Sequence[int]) -> list[Logps]:
+def _pairs(trainer: Trainer, numbers: Sequence[int]) -> list[Logps]:
     batch = trainer.data_collator([dict(trainer.train_dataset[number]) for number in numbers])
     device = trainer.accelerator.device
     batch = {name: value.to(device) for name, value in batch.items()}

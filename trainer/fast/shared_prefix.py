@@ -8,16 +8,22 @@ are only sequences here. The first batch is computed both ways; where they diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.fast.prefix_tree import PrefixTree, prefix_tree
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 _ATTENTION = "cowest_prefix_tree"
 _TOLERANCE = {"float32": 1e-4}  # of the largest hidden value; else:
 _ROUGH = 5e-2  # half precisions
 
 
-def share_prefixes(model: Any, note: Callable[[str], None] = lambda text: None) -> Sharing | None:
+def share_prefixes(
+    model: PreTrainedModel, note: Callable[[str], None] = lambda text: None
+) -> Sharing | None:
     """Let a model's backbone compute what the sequences of a batch share only once.
 
     Its forward pass then gives for a padded batch the same hidden states as before (up to
@@ -55,7 +61,7 @@ class Sharing:
         computed: tokens that were computed for them.
     """
 
-    def __init__(self, backbone: Any, note: Callable[[str], None]) -> None:
+    def __init__(self, backbone: PreTrainedModel, note: Callable[[str], None]) -> None:
         self.enabled = True
         self.given = self.computed = 0
         self._config = backbone.config
@@ -107,7 +113,9 @@ class Sharing:
         ).last_hidden_state
         return BaseModelOutputWithPast(last_hidden_state=layout.spread(flat[0]))
 
-    def _prove(self, layout: _Layout, output: Any, input_ids: Any, attention_mask: Any) -> bool:
+    def _prove(
+        self, layout: _Layout, output: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> bool:
         """Compare rows of a first batch with the usual way; sharing ends here where they differ.
 
         A few rows are enough, as all go the same way; TRL puts a pair half a batch apart.
@@ -143,7 +151,7 @@ class Sharing:
         return False
 
 
-def _dropouts(model: Any) -> list[Any]:
+def _dropouts(model: PreTrainedModel) -> list[Any]:
     from torch.nn import Dropout
 
     return [module for module in model.modules() if isinstance(module, Dropout) and module.p > 0]
@@ -162,7 +170,7 @@ class _Layout:
         nothing_to_win: whether nothing is shared and nothing is padded.
     """
 
-    def __init__(self, input_ids: Any, attention_mask: Any) -> None:
+    def __init__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
         import torch
 
         rows = _rows(input_ids, attention_mask)
@@ -209,14 +217,14 @@ class _Layout:
         return torch.cat(outputs, dim=2)
 
 
-def _rows(input_ids: Any, attention_mask: Any) -> list[list[int]]:
+def _rows(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[list[int]]:
     if attention_mask is None:
         return [list(row) for row in input_ids.tolist()]
     kept = attention_mask.bool()
     return [row[keep].tolist() for row, keep in zip(input_ids, kept, strict=True)]
 
 
-def _places(tree: PrefixTree, input_ids: Any, attention_mask: Any) -> Any:
+def _places(tree: PrefixTree, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
     """(rows, tokens) of indices into the tree's tokens; 0 on padding."""
     import torch
 
@@ -230,7 +238,7 @@ def _places(tree: PrefixTree, input_ids: Any, attention_mask: Any) -> Any:
     return places
 
 
-def _masks(tree: PrefixTree, device: Any) -> list[Any]:
+def _masks(tree: PrefixTree, device: torch.device) -> list[Any]:
     """Who sees whom, (own tokens, tokens before and own); None for a start, plainly causal."""
     import torch
 
@@ -250,7 +258,7 @@ def _attention(
     query: Any,
     key: Any,
     value: Any,
-    attention_mask: Any,
+    attention_mask: torch.Tensor,
     *,
     scaling: float | None = None,
     prefix_tree: _Layout | None = None,
@@ -277,7 +285,7 @@ def _register() -> None:
     AttentionMaskInterface.register(_ATTENTION, sdpa_mask)  # for what goes the usual way
 
 
-def _hindrance(inner: Any, backbone: Any) -> str | None:
+def _hindrance(inner: Any, backbone: PreTrainedModel) -> str | None:
     """Why a model cannot share prefixes; None when nothing is known against it."""
     config = inner.config.get_text_config()
     name = type(inner).__name__

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 CONFIGS = Path(__file__).resolve().parent / "accelerate_configs"
 
@@ -71,7 +74,7 @@ def any_process(holds: bool) -> bool:
     return any(gather_object([holds])) if PartialState().num_processes > 1 else holds
 
 
-def save_adapter(trainer: Any, folder: Path) -> None:
+def save_adapter(trainer: Trainer, folder: Path) -> None:
     """Write the trained adapter from the first process; every process has to call this.
 
     Args:

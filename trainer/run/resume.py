@@ -16,7 +16,7 @@ CHECKPOINTS = "checkpoints"
 _COMPLETE = "complete"  # written into a checkpoint when all of it is there
 
 
-def run_name(kind: str, **identity: Any) -> str:
+def run_folder_name(kind: str, **identity: Any) -> str:
     """A run's folder name: the same for the same job on the same rows from the same start.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.backends import Machine
 from trainer.fast.paths import quicken
@@ -19,6 +19,10 @@ from trainer.run.resume import last_checkpoint
 from trainer.tuning.start import check_start, first_step_check
 from trainer.tuning.steps import watched
 from trainer.tuning.watch import RunLog, step_watch, summary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Reference:
 def tune(
     run: Run,
     trainer_class: Any,
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
     rows: Sequence[Row],
     config: Any,
     reference: Reference | None = None,

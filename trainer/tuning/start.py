@@ -10,11 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.fast.references import allowed_error
 from trainer.rows import ROW
 from trainer.tuning.steps import as_in_training
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, Trainer
 
 _WITNESS = "witness"
 _FIRST = {"no": 1e-4, "bf16": 1e-2, "fp16": 1e-2}  # of the first step, by mixed precision
@@ -26,7 +30,7 @@ Losses = Mapping[int, float]
 
 
 def check_start(
-    trainer: Any,
+    trainer: Trainer,
     start: Path,
     *,
     losses: Losses | None = None,
@@ -102,7 +106,9 @@ def _check_loss(found: dict[str, float], analytic: float, near: float) -> None:
     _demand(_close(found["step0_loss"], analytic, near), "the step-0 loss is off", found)
 
 
-def first_step_check(trainer: Any, losses: Losses | None) -> Callable[[Mapping[str, Any]], None]:
+def first_step_check(
+    trainer: Trainer, losses: Losses | None
+) -> Callable[[Mapping[str, Any]], None]:
     """A check of the trainer's own first figures, which come from before the first update.
 
     In a half precision it is a coarse one, as rounding grows with the texts' length: `check_start`
@@ -133,17 +139,17 @@ def first_step_check(trainer: Any, losses: Losses | None) -> Callable[[Mapping[s
     return check
 
 
-def _uneven(trainer: Any, losses: Losses) -> bool:
+def _uneven(trainer: Trainer, losses: Losses) -> bool:
     """Whether other processes' rows, which are not known here, may start from other losses."""
     differ = max(losses.values()) - min(losses.values()) > 1e-9
     return differ and trainer.args.world_size > 1
 
 
-def _examples(trainer: Any, rows: int) -> list[dict[str, Any]]:
+def _examples(trainer: Trainer, rows: int) -> list[dict[str, Any]]:
     return [trainer.train_dataset[i] for i in range(min(rows, len(trainer.train_dataset)))]
 
 
-def _collated(trainer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _collated(trainer: Trainer, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     batch = trainer.data_collator(examples)
     return {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
 
@@ -156,7 +162,7 @@ def _texts(several: Sequence[Any]) -> Any:
     return torch.cat([one for one in several if one is not None]).float()
 
 
-def _by_adapter(trainer: Any, name: str | None, batch: Mapping[str, Any]) -> Any:
+def _by_adapter(trainer: Trainer, name: str | None, batch: Mapping[str, Any]) -> Any:
     """Summed log-probabilities of the batch's texts under one adapter; None is the bare base."""
     from trl.trainer.utils import use_adapter
 
@@ -165,14 +171,14 @@ def _by_adapter(trainer: Any, name: str | None, batch: Mapping[str, Any]) -> Any
         return _texts(trainer.compute_ref_log_probs(model, batch))
 
 
-def _reference(trainer: Any, batch: Mapping[str, Any]) -> Any:
+def _reference(trainer: Trainer, batch: Mapping[str, Any]) -> Any:
     """The same of the reference that this trainer itself would ask."""
     model = trainer.model if trainer.ref_model is None else trainer.ref_model
     return _texts(trainer.compute_ref_log_probs(model, batch))
 
 
 @contextmanager
-def _as_it_is(trainer: Any) -> Iterator[None]:
+def _as_it_is(trainer: Trainer) -> Iterator[None]:
     """TRL's pass for references takes the model as it is, where a reference model is given; without
     one it would move to the adapter "ref" by itself."""
     given = trainer.ref_model
@@ -184,7 +190,7 @@ def _as_it_is(trainer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _witness(model: Any, start: Path) -> Iterator[None]:
+def _witness(model: PreTrainedModel, start: Path) -> Iterator[None]:
     """The SFT adapter once more, from its folder, in the precision of the one that is trained."""
     model.load_adapter(str(start), _WITNESS)
     trained = dict(model.named_parameters())
@@ -198,7 +204,7 @@ def _witness(model: Any, start: Path) -> Iterator[None]:
         model.delete_adapter(_WITNESS)
 
 
-def _live_loss(trainer: Any, batch: Mapping[str, Any]) -> Any:
+def _live_loss(trainer: Trainer, batch: Mapping[str, Any]) -> Any:
     """The trainer's loss against the reference itself, though its log-probabilities be stored."""
     stored = getattr(trainer, "precompute_ref_logps", None)
     if stored:
@@ -210,7 +216,7 @@ def _live_loss(trainer: Any, batch: Mapping[str, Any]) -> Any:
             trainer.precompute_ref_logps = stored
 
 
-def _stored_error(trainer: Any, stored: Sequence[int] | None) -> float | None:
+def _stored_error(trainer: Trainer, stored: Sequence[int] | None) -> float | None:
     """How far stored references are from the witness's, in what may be; None where none are.
 
     Below 1 they are equal.
@@ -238,7 +244,7 @@ def _kept(examples: Sequence[Mapping[str, Any]]) -> Any:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
@@ -247,7 +253,7 @@ def _evaluating(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def _equal(one: Any, other: Any, noise: Any) -> bool:
+def _equal(one: torch.Tensor, other: torch.Tensor, noise: torch.Tensor) -> bool:
     return bool(((one - other).abs() <= allowed_error(other, noise)).all())
 
 

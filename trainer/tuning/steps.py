@@ -11,9 +11,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.rows import ROW
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
 
 _KEPT = 4096  # micro-batches whose rows are remembered
 _BLOWN = 20.0  # times the first loss
@@ -134,7 +137,7 @@ def watched(trainer_class: Any) -> Any:
 
         if hasattr(trainer_class, "compute_ref_log_probs"):
 
-            def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+            def compute_ref_log_probs(self, model: PreTrainedModel, inputs: Any) -> Any:
                 with memory_told(), as_in_training(self):
                     return super().compute_ref_log_probs(model, inputs)
 
@@ -142,7 +145,7 @@ def watched(trainer_class: Any) -> Any:
 
 
 @contextmanager
-def as_in_training(trainer: Any) -> Iterator[None]:
+def as_in_training(trainer: Trainer) -> Iterator[None]:
     """The trainer's model computes here as it will in training: in mixed precision, fp32 logits.
 
     Accelerate makes it so when training begins; whatever is computed before (reference

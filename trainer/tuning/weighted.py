@@ -6,7 +6,11 @@ Knows TRL's `DPOTrainer` and two columns, "weight" and "offset". Knows no gains,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 COLUMNS = ("weight", "offset")
 
@@ -37,10 +41,12 @@ def weighted(trainer_class: Any) -> Any:
             super()._set_signature_columns_if_needed()
             self._signature_columns = [*dict.fromkeys((*self._signature_columns, *COLUMNS))]
 
-        def compute_ref_log_probs(self, model: Any, inputs: Mapping[str, Any]) -> Any:
+        def compute_ref_log_probs(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> Any:
             return super().compute_ref_log_probs(model, _without_columns(inputs))
 
-        def _compute_loss(self, model: Any, inputs: Mapping[str, Any], return_outputs: bool) -> Any:
+        def _compute_loss(
+            self, model: PreTrainedModel, inputs: Mapping[str, Any], return_outputs: bool
+        ) -> Any:
             shown = _without_columns(inputs)
             outputs, policy = self._completion_logps(model, shown)
             if self.precompute_ref_logps:
@@ -52,7 +58,9 @@ def weighted(trainer_class: Any) -> Any:
             self._note(policy.detach(), chosen.detach(), rejected.detach(), inputs)
             return (losses.mean(), outputs) if return_outputs else losses.mean()
 
-        def _completion_logps(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
+        def _completion_logps(
+            self, model: PreTrainedModel, inputs: Mapping[str, Any]
+        ) -> tuple[Any, Any]:
             """Log-probabilities of the completions, shape (2 × pairs,): chosen, then rejected."""
             ids, mask = inputs["input_ids"], inputs["completion_mask"][:, 1:]
             if self.use_liger_kernel:  # TRL's name for logits at completion tokens only
@@ -65,7 +73,13 @@ def weighted(trainer_class: Any) -> Any:
             logps = selective_log_softmax(outputs.logits[:, :-1], ids[:, 1:], row_mask=mask)
             return outputs, logps.sum(dim=1)
 
-        def _note(self, logps: Any, chosen: Any, rejected: Any, inputs: Mapping[str, Any]) -> None:
+        def _note(
+            self,
+            logps: torch.Tensor,
+            chosen: torch.Tensor,
+            rejected: torch.Tensor,
+            inputs: Mapping[str, Any],
+        ) -> None:
             """TRL's figures, under TRL's names."""
             noted = self._metrics["train" if self.model.training else "eval"]
             for name, value in _figures(logps, chosen, rejected).items():
@@ -92,7 +106,7 @@ class _Columns:
         return batch
 
 
-def _figures(logps: Any, chosen: Any, rejected: Any) -> dict[str, Any]:
+def _figures(logps: torch.Tensor, chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Any]:
     """TRL's figures of log-probabilities, shape (2 × pairs,), and rewards, shape (pairs,)."""
     return {
         "rewards/chosen": chosen,

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ from cowest_graph.weak.engine.kv_cache import ATTENTION, RowCache
 from cowest_graph.weak.engine.lora import LoraRows, linear_layers
 from cowest_graph.weak.engine.request import Cancelled, QueueFull, Request, Row, Written
 from cowest_graph.weak.engine.sampling import Rules, sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,12 @@ class Engine:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, max_batch_size: int = 32, max_queue: int = 1024
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        *,
+        max_batch_size: int = 32,
+        max_queue: int = 1024,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.max_batch_size, self.max_queue = max_batch_size, max_queue
@@ -370,7 +379,7 @@ def _forced(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     return allowed
 
 
-def _vocabulary(model: Any) -> int:
+def _vocabulary(model: PreTrainedModel) -> int:
     """Columns of the model's logits."""
     return int(model.get_output_embeddings().weight.shape[0])
 
@@ -391,7 +400,7 @@ def _open_end(text: str, stops: Sequence[str]) -> int:
     return longest
 
 
-def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def end_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> frozenset[int]:
     """Every token that ends a turn: the generation configuration's, and the tokenizer's."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]

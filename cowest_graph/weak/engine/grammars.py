@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 # As JSON is mostly written; free white space would be filled up by a small model.
 _OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -54,7 +57,7 @@ class Grammars:
         vocabulary: columns of the model's logits, which may be more than the tokenizer's tokens.
     """
 
-    def __init__(self, tokenizer: Any, stop_ids: Collection[int], vocabulary: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop_ids: Collection[int], vocabulary: int) -> None:
         self._tokenizer, self._stop_ids = tokenizer, sorted(stop_ids)
         self._vocabulary = vocabulary
         self._words: Any = None
@@ -178,7 +181,7 @@ def _is_free(node: Mapping[str, Any]) -> bool:
     return node.get("type") == "string" and not _LIMITS & node.keys()
 
 
-def _vocabulary_of(tokenizer: Any) -> str:
+def _vocabulary_of(tokenizer: Tokenizer) -> str:
     """The tokenizer as JSON that llguidance reads its tokens' bytes from.
 
     It looks at the decoder to tell how bytes are written; a tokenizer that came out of a GGUF file

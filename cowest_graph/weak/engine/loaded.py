@@ -147,7 +147,7 @@ def _reader(
     registry: AdapterRegistry | None,
     base_hash: Future[str] | None,
     layers: Mapping[str, Any],
-    dtype: Any,
+    dtype: torch.dtype,
 ) -> Callable[[str, Path], Lora]:
     """How a version becomes tensors: checked against this base, then read."""
 
@@ -174,7 +174,7 @@ def _placement(device: str, dtype: str) -> tuple[Any, Any]:
     return torch.device(device), torch.bfloat16 if fast else torch.float32
 
 
-def _quantized(bits: str | None, dtype: Any, device: Any) -> dict[str, Any]:
+def _quantized(bits: str | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Arguments of `from_pretrained` for a quantized base."""
     if bits is None:
         return {}

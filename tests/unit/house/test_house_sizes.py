@@ -39,7 +39,7 @@ def test_a_file_has_at_most_450_lines() -> None:
 
 def test_a_function_is_read_at_one_sight() -> None:
     lengths = {
-        f"{path}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        f"{path}:{node.lineno}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
         for path in modules().values()
         for node in _functions(ast.parse(path.read_text("utf-8")))
     }

@@ -11,7 +11,7 @@ from cowest_graph.files import held
 from trainer.run.resume import (
     last_checkpoint,
     mark_complete,
-    run_name,
+    run_folder_name,
     state_of,
     unfinished,
 )
@@ -65,10 +65,10 @@ def test_a_full_disk_is_told_before_training(model: Path, tmp_path: Path) -> Non
 
 
 def test_a_run_has_one_name_and_another_job_another() -> None:
-    one = run_name("dpo", spec={"seed": 0, "lora": {"r": 4}}, rows="aa", start=None)
-    assert one == run_name("dpo", start=None, rows="aa", spec={"lora": {"r": 4}, "seed": 0})
-    assert one != run_name("dpo", spec={"seed": 1, "lora": {"r": 4}}, rows="aa", start=None)
-    assert one != run_name("dpo", spec={"seed": 0, "lora": {"r": 4}}, rows="ab", start=None)
+    one = run_folder_name("dpo", spec={"seed": 0, "lora": {"r": 4}}, rows="aa", start=None)
+    assert one == run_folder_name("dpo", start=None, rows="aa", spec={"lora": {"r": 4}, "seed": 0})
+    assert one != run_folder_name("dpo", spec={"seed": 1, "lora": {"r": 4}}, rows="aa", start=None)
+    assert one != run_folder_name("dpo", spec={"seed": 0, "lora": {"r": 4}}, rows="ab", start=None)
     assert one.startswith("dpo-")
 
 
