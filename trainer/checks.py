@@ -330,20 +330,17 @@ def _fault(
     limit: int,
 ) -> tuple[str, str] | None:
     if len(whole) > limit:
-        return "cut", (
-            f"{len(whole)} tokens are more than the {limit} that max_length or the model allows"
-        )
+        said = f"{len(whole)} tokens are more than the {limit} that max_length or the model allows"
+        return "cut", said
     if whole[: len(prompt)] != prompt:
-        return "template", (
-            "the chat template writes the prompt otherwise alone than before a completion"
-        )
-    said = whole[len(prompt) :]
-    ends = [at for at, token in enumerate(said) if token in stops]
+        said = "the chat template writes the prompt otherwise alone than before a completion"
+        return "template", said
+    own = whole[len(prompt) :]
+    ends = [at for at, token in enumerate(own) if token in stops]
     if len(ends) != 1:
-        return "end", (
-            f"{len(ends)} end-of-turn tokens in the completion, and there must be exactly one"
-        )
-    if rest := tokenizer.decode(said[ends[0] + 1 :]).strip():
+        said = f"{len(ends)} end-of-turn tokens in the completion, and there must be exactly one"
+        return "end", said
+    if rest := tokenizer.decode(own[ends[0] + 1 :]).strip():
         return "end", f"text after the end-of-turn token: {rest[:40]!r}"
     return None
 

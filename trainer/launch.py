@@ -273,10 +273,8 @@ def _run_folder(
         "start": str(start) if start else None,
         "drop_bad_rows": asked.drop_bad_rows,
     }
-    begun = _file_hash(start / WEIGHTS) if start else None
-    named = run_folder_name(
-        asked.kind, spec=spec, rows=rows_hash(rows), base=base_hash, start=begun
-    )
+    begun, trained = _file_hash(start / WEIGHTS) if start else None, rows_hash(rows)
+    named = run_folder_name(asked.kind, spec=spec, rows=trained, base=base_hash, start=begun)
     run = adapters.folder.resolve() / ".runs" / named
     if (run / "job.json").is_file():
         return run

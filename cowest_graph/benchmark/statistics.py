@@ -189,9 +189,8 @@ def mcnemar(ours: Sequence[float], theirs: Sequence[float]) -> McNemar:
         raise ValueError(f"{len(ours)} answers beside {len(theirs)}: not the same queries")
     won = sum(a > b for a, b in zip(ours, theirs, strict=True))
     lost = sum(b > a for a, b in zip(ours, theirs, strict=True))
-    n, fewer = won + lost, min(won, lost)
-    tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    return McNemar(won, lost, min(1.0, 2 * tail / 2**n))
+    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
+    return McNemar(won, lost, min(1.0, 2 * tail / 2 ** (won + lost)))
 
 
 @dataclass(frozen=True)

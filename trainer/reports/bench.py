@@ -99,13 +99,8 @@ def facts(results: Results) -> list[str]:
         f"{results['data_hash']}); {taught}, "
         f"feedback on {training['feedback_rows']} queries with {training['num_drafts']} drafts "
         f"each; style {plan['style'] or 'of the domain'}",
-        *(
-            f"{kind.upper()}: {_said(recipe)}"
-            for kind, recipe in results.get("recipes", {}).items()
-        ),
-        "; ".join(
-            f"{role}: {_said(said)}" for role, said in results.get("sampling", {}).items() if said
-        ),
+        *(f"{kind.upper()}: {_said(each)}" for kind, each in results.get("recipes", {}).items()),
+        "; ".join(f"{role}: {_said(s)}" for role, s in results.get("sampling", {}).items() if s),
         f"made {results['made']} on {results['machine']}; 95 % bootstrap intervals over queries",
     ]
     return [line for line in said if line]

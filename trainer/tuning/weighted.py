@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
 COLUMNS = ("weight", "offset")
 
@@ -41,12 +40,10 @@ def weighted(trainer_class: Any) -> Any:
             super()._set_signature_columns_if_needed()
             self._signature_columns = [*dict.fromkeys((*self._signature_columns, *COLUMNS))]
 
-        def compute_ref_log_probs(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> Any:
+        def compute_ref_log_probs(self, model: Any, inputs: Mapping[str, Any]) -> Any:
             return super().compute_ref_log_probs(model, _without_columns(inputs))
 
-        def _compute_loss(
-            self, model: PreTrainedModel, inputs: Mapping[str, Any], return_outputs: bool
-        ) -> Any:
+        def _compute_loss(self, model: Any, inputs: Mapping[str, Any], return_outputs: bool) -> Any:
             shown = _without_columns(inputs)
             outputs, policy = self._completion_logps(model, shown)
             if self.precompute_ref_logps:
@@ -58,9 +55,7 @@ def weighted(trainer_class: Any) -> Any:
             self._note(policy.detach(), chosen.detach(), rejected.detach(), inputs)
             return (losses.mean(), outputs) if return_outputs else losses.mean()
 
-        def _completion_logps(
-            self, model: PreTrainedModel, inputs: Mapping[str, Any]
-        ) -> tuple[Any, Any]:
+        def _completion_logps(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
             """Log-probabilities of the completions, shape (2 × pairs,): chosen, then rejected."""
             ids, mask = inputs["input_ids"], inputs["completion_mask"][:, 1:]
             if self.use_liger_kernel:  # TRL's name for logits at completion tokens only
@@ -73,13 +68,7 @@ def weighted(trainer_class: Any) -> Any:
             logps = selective_log_softmax(outputs.logits[:, :-1], ids[:, 1:], row_mask=mask)
             return outputs, logps.sum(dim=1)
 
-        def _note(
-            self,
-            logps: torch.Tensor,
-            chosen: torch.Tensor,
-            rejected: torch.Tensor,
-            inputs: Mapping[str, Any],
-        ) -> None:
+        def _note(self, logps: Any, chosen: Any, rejected: Any, inputs: Mapping[str, Any]) -> None:
             """TRL's figures, under TRL's names."""
             noted = self._metrics["train" if self.model.training else "eval"]
             for name, value in _figures(logps, chosen, rejected).items():
