@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from analyses import _folders as folders_of
+from analyses import app as analyses
+from analyses import pairs, rounds, study, styles, variants
 from langchain_core.messages import AIMessage
 from test_bench import bench, row, strong, weak
 
@@ -17,11 +20,14 @@ from cowest_graph.benchmark.scoreboard import Price
 from cowest_graph.testing import ScriptedModel
 from trainer.bench import Models, Plan
 from trainer.bench.adapters import Training
-from trainer.bench.analyses import pairs, rounds, study, styles, variants
 from trainer.cli import run
-from trainer.cli.bench import _folders
 from trainer.job import TrainingJob
 from trainer.reports.bench import load, markdown, save, web_page
+
+
+def analysed(words: list[str]) -> int:
+    """The analyses' command line."""
+    return run(words, analyses)
 
 
 class _Page(HTMLParser):
@@ -76,17 +82,17 @@ def test_analyse_runs_from_the_command_line(
         )
     words = ["--domain", "test_bench:DOUBLES", "--limit", "2", "--json"]
     configs = ["--configs", "a.toml", "--configs", "b.toml"]
-    assert run(["analyse", "models", *words, *configs, "--out", "models"]) == 0
+    assert analysed(["models", *words, *configs, "--out", "models"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [r["variant"] for r in found] == ["models of a.toml", "models of b.toml"]
     assert row(found[0], "cowest")["scored"] == 2
     assert Path("models/report.html").exists()
     for wrong in (["model"], ["models"], ["pairs", "--counts", "-1"], ["rounds", "--counts", "x"]):
-        assert run(["analyse", *wrong, *words, "--out", "wrong", "-c", "a.toml"]) == 2
+        assert analysed([*wrong, *words, "--out", "wrong", "-c", "a.toml"]) == 2
     Path("prices.toml").write_text("[strong]\ninput = 1\noutput = 2\n", encoding="utf-8")
     capsys.readouterr()
     priced = ["pairs", "--counts", "0", "--prices", "prices.toml", "-c", "a.toml"]
-    assert run(["analyse", *priced, *words, "--out", "priced"]) == 0
+    assert analysed([*priced, *words, "--out", "priced"]) == 0
     assert row(json.loads(capsys.readouterr().out)[0], "cowest")["cost"]["dollars"] > 0
 
 
@@ -152,10 +158,10 @@ def test_a_variant_that_cannot_run_leaves_the_others(tmp_path: Path) -> None:
 
 def test_configurations_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
     one, other = tmp_path / "a" / "cowest.toml", tmp_path / "b" / "cowest.toml"
-    assert _folders(Path("out"), [one, other]) == [Path("out/a-cowest"), Path("out/b-cowest")]
-    assert _folders(Path("out"), [one]) == [Path("out/cowest")]
+    assert folders_of(Path("out"), [one, other]) == [Path("out/a-cowest"), Path("out/b-cowest")]
+    assert folders_of(Path("out"), [one]) == [Path("out/cowest")]
     with pytest.raises(ValueError, match="same names"):
-        _folders(Path("out"), [one, one])
+        folders_of(Path("out"), [one, one])
 
 
 def test_what_was_spent_beforehand_is_on_the_report(tmp_path: Path) -> None:

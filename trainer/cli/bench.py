@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -71,7 +70,6 @@ NoEmbeddings = Annotated[
 ]
 
 _GOES_ON = "finished calls are kept, the same command resumes from there"
-ANALYSES = ("styles", "pairs", "rounds", "models")
 
 
 def bench(
@@ -97,58 +95,14 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on the same queries: scores with intervals, costs, what drafts did."""
-    training = _training(train_rows, feedback, drafts, adapter)
-    plan = _plan(methods, limit, seeds, split, style, training, concurrency)
+    training = training_of(train_rows, feedback, drafts, adapter)
+    plan = plan_of(methods, limit, seeds, split, style, training, concurrency)
     plan = replace(plan, probes=probes, embeddings=not no_embeddings)
-    named = _domain(domain, data, split)
-    with _benching(settings_of(config), out, data, prices) as run:
+    named = domain_named(domain, data, split)
+    with benching(settings_of(config), out, data, prices) as run:
         results = run(named, plan, out)
-    _show([results], out, as_json)
-    _fail_if_silent([results])
-
-
-def analyse(
-    what: Annotated[str, typer.Argument(help=f"Analysis to run: {', '.join(ANALYSES)}.")],
-    domain: DomainName,
-    counts: Annotated[str, typer.Option(help="Numbers of pairs to compare.")] = "0,8,16,32",
-    rounds: Annotated[int, typer.Option(min=1, help="Maximum number of rounds of feedback.")] = 3,
-    limit: Limit = 50,
-    seeds: Seeds = "0",
-    out: Out = Path("cowest-analysis"),
-    split: Split = "dev",
-    style: Style = None,
-    data: Data = None,
-    train_rows: TrainRows = 500,
-    feedback: Feedback = 40,
-    drafts: Drafts = 5,
-    adapter: Given = None,
-    prices: Prices = None,
-    concurrency: Concurrency = 8,
-    configs: Annotated[
-        list[Path] | None,
-        typer.Option(help="Configuration file of a model to compare; repeatable."),
-    ] = None,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run the paper's analyses: draft styles, numbers of pairs, rounds of feedback, models."""
-    from trainer.bench.analyses import study, variants
-
-    training = _training(train_rows, feedback, drafts, adapter)
-    plan = _plan("all", limit, seeds, split, style, training, concurrency)
-    named = _domain(domain, data, split)
-    several = what == "models"
-    if several and not configs:
-        raise ValueError("analyse models needs --configs, one cowest.toml for each pair")
-    results = []
-    files = list(configs or []) if several else [config]
-    folders = _folders(out, files) if several else [out]
-    for file, folder in zip(files, folders, strict=True):
-        varied = variants(what, plan, _numbers(counts, "--counts"), rounds, str(file))
-        with _benching(settings_of(file), folder, data, prices) as run:
-            results += study(varied, folder, partial(run, named), console.note)
-    _show(results, out, as_json)
-    _fail_if_silent(results)
+    show_results([results], out, as_json)
+    fail_if_silent([results])
 
 
 def report(
@@ -170,23 +124,13 @@ def report(
         console.show(str(path))
 
 
-def _fail_if_silent(results: Sequence[dict[str, Any]]) -> None:
+def fail_if_silent(results: Sequence[dict[str, Any]]) -> None:
     """End with exit code 1 where a method was asked and answered nothing."""
     if any(not row["scored"] and row["failed"] for each in results for row in each["rows"]):
         raise typer.Exit(FAILED)
 
 
-def _folders(out: Path, files: Sequence[Path | None]) -> list[Path]:
-    """One folder a configuration, named as the file is, or as its folder is where names repeat."""
-    stems = [file.stem for file in files if file]
-    if len(set(stems)) < len(stems):
-        stems = [f"{file.resolve().parent.name}-{file.stem}" for file in files if file]
-    if len(set(stems)) < len(stems):
-        raise ValueError(f"--configs have the same names: {', '.join(stems)}; rename one")
-    return [out / stem for stem in stems]
-
-
-def _plan(
+def plan_of(
     methods: str,
     limit: int,
     seeds: str,
@@ -195,20 +139,24 @@ def _plan(
     training: Training,
     concurrency: int,
 ) -> Plan:
+    """What is compared, from the options."""
+
     from trainer.bench import Plan
 
     return Plan(
         methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
         split=split,
         limit=limit or None,
-        seeds=_numbers(seeds, "--seeds"),
+        seeds=numbers(seeds, "--seeds"),
         style=style,
         training=training,
         max_concurrency=concurrency,
     )
 
 
-def _training(rows: int, feedback: int, drafts: int, adapters: Sequence[str] | None) -> Training:
+def training_of(rows: int, feedback: int, drafts: int, adapters: Sequence[str] | None) -> Training:
+    """How adapters are made, from the options."""
+
     from trainer.bench.adapters import Training
 
     return Training(
@@ -235,7 +183,8 @@ def _given(named: Sequence[str]) -> dict[Adapter, Path]:
     return found
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers as they are written on a command line."""
     try:
         found = tuple(int(number) for number in text.split(","))
     except ValueError:
@@ -243,7 +192,7 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     return found
 
 
-def _domain(name: str, data: Path | None, split: str) -> Domain:
+def domain_named(name: str, data: Path | None, split: str) -> Domain:
     """The domain of that name, whose rows are there: told before any model is loaded."""
     from cowest_graph.domains import Domain
 
@@ -260,7 +209,7 @@ def _domain(name: str, data: Path | None, split: str) -> Domain:
 
 
 @contextmanager
-def _benching(
+def benching(
     settings: Config, out: Path, data: Path | None, prices: Path | None
 ) -> Iterator[Callable[[Domain, Plan, Path], dict[str, Any]]]:
     """A bench with the configured models, loaded once."""
@@ -368,7 +317,9 @@ def read_prices(path: Path) -> dict[str, Price]:
     return found
 
 
-def _show(results: list[dict[str, Any]], out: Path, as_json: bool) -> None:
+def show_results(results: list[dict[str, Any]], out: Path, as_json: bool) -> None:
+    """Save the report, and print the tables."""
+
     from trainer.reports.bench import comparisons, header, notes, save, table, title
 
     saved = save(results, out)

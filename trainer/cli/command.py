@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ from cowest_graph.masking import masked_error
 from trainer import console
 from trainer.cli.adapters import adapters, promote, rollback, route
 from trainer.cli.advice import exit_code
-from trainer.cli.bench import analyse, bench, report
+from trainer.cli.bench import bench, report
 from trainer.cli.collect import ask, collect, pairs, traces
 from trainer.cli.context import running
 from trainer.cli.demo import demo
@@ -43,19 +44,21 @@ def main() -> None:
     sys.exit(run())
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None, commands: typer.Typer = app) -> int:
     """Run a verb; errors are one message and an exit code, never a traceback.
 
     Args:
         arguments: the command line without the program's name; None for this process's.
+        commands: the verbs.
 
     Returns:
         The exit code.
     """
+    name = "cowest" if commands is app else Path(sys.argv[0]).name
     with running() as in_use:
         try:
             # Typer hands an Exit's code back here, and raises everything else.
-            code = app(arguments, standalone_mode=False, prog_name="cowest")
+            code = commands(arguments, standalone_mode=False, prog_name=name)
             return code if isinstance(code, int) else 0
         except console.Stopped as stopped:
             said = f"interrupted{f'; {stopped.kept}' if stopped.kept else ''}"
@@ -108,7 +111,7 @@ def cowest(
 for verb in (
     *(demo, ask, collect, traces, pairs, doctor),
     *(adapters, route, promote, rollback),
-    *(bench, analyse, report, push, loop),
+    *(bench, report, push, loop),
 ):
     app.command()(verb)
 app.command("serve-weak")(serve_weak)

@@ -1,24 +1,60 @@
 """The paper's analyses: the same bench with one thing varied (section 4.3, Figures 3 to 5, Limits).
 
-Knows what is varied. Knows no rendering; each variant is a bench of its own in a folder of its own,
-so a study that was stopped goes on where it was.
+    python benchmarks/paper/analyses.py styles --domain …                      # Figure 3
+    python benchmarks/paper/analyses.py pairs --domain … --counts 0,500,1000   # Figure 4
+    python benchmarks/paper/analyses.py models --domain … --configs a.toml …   # Figure 5
+    python benchmarks/paper/analyses.py rounds --domain … --rounds 3           # the first limit
+
+Each variant is a bench of its own in a folder of its own, so a study that was stopped is resumed by
+the same command. The options are those of `cowest bench`.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cowest_graph.masking import masked_error
-from trainer.bench.run import Plan
+from trainer import console
+from trainer.bench import Plan
 from trainer.bench.table import write
+from trainer.cli import run
+from trainer.cli.bench import (
+    Concurrency,
+    Data,
+    DomainName,
+    Drafts,
+    Feedback,
+    Given,
+    Limit,
+    Out,
+    Prices,
+    Seeds,
+    Split,
+    Style,
+    TrainRows,
+    benching,
+    domain_named,
+    fail_if_silent,
+    numbers,
+    plan_of,
+    show_results,
+    training_of,
+)
+from trainer.cli.context import settings_of
+from trainer.cli.options import AsJson, ConfigFile
 
 Variant = tuple[str, Plan]
 
+ANALYSES = ("styles", "pairs", "rounds", "models")
 STYLES = ("answer", "knowledge", "chain_of_thought")
 
 
@@ -128,3 +164,62 @@ def study(
     if not found:
         raise RuntimeError("no variant could run; what stopped each is said above")
     return found
+
+
+def analyse(
+    what: Annotated[str, typer.Argument(help=f"Analysis to run: {', '.join(ANALYSES)}.")],
+    domain: DomainName,
+    counts: Annotated[str, typer.Option(help="Numbers of pairs to compare.")] = "0,8,16,32",
+    rounds: Annotated[int, typer.Option(min=1, help="Maximum number of rounds of feedback.")] = 3,
+    limit: Limit = 50,
+    seeds: Seeds = "0",
+    out: Out = Path("cowest-analysis"),
+    split: Split = "dev",
+    style: Style = None,
+    data: Data = None,
+    train_rows: TrainRows = 500,
+    feedback: Feedback = 40,
+    drafts: Drafts = 5,
+    adapter: Given = None,
+    prices: Prices = None,
+    concurrency: Concurrency = 8,
+    configs: Annotated[
+        list[Path] | None,
+        typer.Option(help="Configuration file of a model to compare; repeatable."),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the paper's analyses: draft styles, numbers of pairs, rounds of feedback, models."""
+    training = training_of(train_rows, feedback, drafts, adapter)
+    plan = plan_of("all", limit, seeds, split, style, training, concurrency)
+    named = domain_named(domain, data, split)
+    several = what == "models"
+    if several and not configs:
+        raise ValueError("analyse models needs --configs, one cowest.toml for each pair")
+    results = []
+    files = list(configs or []) if several else [config]
+    folders = _folders(out, files) if several else [out]
+    for file, folder in zip(files, folders, strict=True):
+        varied = variants(what, plan, numbers(counts, "--counts"), rounds, str(file))
+        with benching(settings_of(file), folder, data, prices) as bench:
+            results += study(varied, folder, partial(bench, named), console.note)
+    show_results(results, out, as_json)
+    fail_if_silent(results)
+
+
+def _folders(out: Path, files: Sequence[Path | None]) -> list[Path]:
+    """One folder a configuration, named as the file is, or as its folder is where names repeat."""
+    stems = [file.stem for file in files if file]
+    if len(set(stems)) < len(stems):
+        stems = [f"{file.resolve().parent.name}-{file.stem}" for file in files if file]
+    if len(set(stems)) < len(stems):
+        raise ValueError(f"--configs have the same names: {', '.join(stems)}; rename one")
+    return [out / stem for stem in stems]
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(analyse)
+
+if __name__ == "__main__":
+    sys.exit(run(None, app))
