@@ -147,10 +147,14 @@ def _clean(settings: dict[str, Any]) -> dict[str, Any]:
 class StrongServer:
     """The packaged weights on llama.cpp's OpenAI-compatible server, with a key of its own.
 
-    Runs in threads of this process until `close()` or the end of the program.
+    Runs in threads of this process until `close()` or the end of the program. Greedy answers to
+    equal prompts are equal, whoever else asks and whatever was asked before: one request is
+    computed at a time, and none begins with what another one left in the prompt cache. That takes
+    1.5 times as long as eight at a time with the cache, where half the answers differ between two
+    runs (docs/log.md).
 
     Args:
-        parallel: requests served at once; each has `context` tokens.
+        parallel: requests computed at once; above 1, what shares a batch may change a greedy token.
         context: tokens of prompt and answer together.
         threads: CPU threads; every core that it may use by default.
 
@@ -158,7 +162,7 @@ class StrongServer:
     ...     server.chat_model().invoke("Hello")
     """
 
-    def __init__(self, *, parallel: int = 8, context: int = 2048, threads: int | None = None):
+    def __init__(self, *, parallel: int = 1, context: int = 2048, threads: int | None = None):
         """Start it; takes a few seconds."""
         self._server = LlamaServer(
             packaged_weights(), MODEL, parallel=parallel, context=context, threads=threads
@@ -179,6 +183,7 @@ class StrongServer:
         # llama.cpp's own defaults cut the vocabulary; uncut, it is sorted at every token, which a
         # greedy choice can do without.
         sampling: dict[str, Any] = {"top_k": 1 if greedy else 0, "min_p": 0.0}
+        sampling["cache_prompt"] = False
         if grammar:
             sampling["grammar"] = grammar
         return self._server.chat_model(extra_body=sampling, **(defaults | settings))

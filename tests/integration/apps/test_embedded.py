@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from cowest_graph import LocalWeak, TraceStore, create_collaboration, embedded, final_answer
+from cowest_graph.prompts import Prompts, draft_prompt
+from cowest_graph.testing.world import questions
 
 QUERIES = ["What is the capital of France?", "How many legs does a spider have?"]
 
@@ -15,7 +17,7 @@ QUERIES = ["What is the capital of France?", "How many legs does a spider have?"
 @pytest.fixture(scope="module")
 def server() -> Iterator[embedded.StrongServer]:
     pytest.importorskip("xllamacpp", reason="the embedded server is not installed")
-    with embedded.StrongServer(parallel=2, context=1024) as running:
+    with embedded.StrongServer(context=1024) as running:
         yield running
 
 
@@ -38,6 +40,19 @@ def test_every_answer_keeps_the_format(server: embedded.StrongServer) -> None:
     assert all(final_answer(message) for message in said)
     assert all(message.text.startswith("Explanation: ") for message in said)
     assert all(message.usage_metadata for message in said)
+
+
+def test_a_greedy_answer_is_the_same_whoever_else_asks(server: embedded.StrongServer) -> None:
+    refine = Prompts(draft_prompt("answer")).refine
+    asked = [
+        refine.format_messages(query=row["query"], draft=f"Answer: {row['reference']}")
+        for row in questions(0).held_out[:8]
+    ]
+    model = server.chat_model()
+    alone = [model.invoke(each).text for each in asked]
+    assert len(set(alone)) > 1
+    assert [said.text for said in model.batch(asked[::-1], {"max_concurrency": 8})] == alone[::-1]
+    assert [said.text for said in model.batch(asked, {"max_concurrency": 3})] == alone
 
 
 def test_draft_and_answer_stream_through_the_graph(
