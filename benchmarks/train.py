@@ -21,7 +21,7 @@ lengths.
 Ways of DPO, each with the one before it where it begins with +:
   trl         TRL's defaults, in the precision that is asked for
   trl-lean    the same without gradient checkpointing, which costs time and saves memory
-  +allocator  glibc keeps freed memory (trainer.launch sets this)
+  +allocator  glibc keeps freed memory (trainer.run.child sets this)
   +logits     logits at completion tokens only
   +prefix     shared prefixes computed once
   ours        + references stored: what `train_dpo` does

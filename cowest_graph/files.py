@@ -118,11 +118,17 @@ def held(path: Path, *, patience: float | None = None, mode: int = 0o666) -> Ite
         opened = os.open(path, os.O_RDWR | os.O_CREAT, mode)
         with os.fdopen(opened, "r+b", buffering=0) as file:
             _hold(file, until)
-            # Another process may have removed it while this one waited.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    yield file
-                    return
+            if _is_there(file, path):
+                yield file
+                return
+
+
+def _is_there(file: BinaryIO, path: Path) -> bool:
+    """Whether the file is still the one of that path; another process may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _hold(file: BinaryIO, until: float | None) -> None:

@@ -24,7 +24,6 @@ from cowest_graph.traces.claims import Claims
 from cowest_graph.traces.counts import COUNTS, fill, missing_rows, row_of, summed
 from cowest_graph.traces.databases import Database
 from cowest_graph.traces.exchange import (
-    BadRow,
     Imported,
     features,
     from_row,
@@ -35,16 +34,11 @@ from cowest_graph.traces.exchange import (
 )
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
-    Attempt,
-    Call,
     Kind,
-    Shadow,
-    Token,
     Trace,
-    trace_key,
 )
 from cowest_graph.traces.spool import Spool
-from cowest_graph.traces.summaries import Summary, Traffic, VersionSummary
+from cowest_graph.traces.summaries import Summary, Traffic
 from cowest_graph.traces.tables import (
     DRAFTED,
     FAILED,
@@ -59,24 +53,6 @@ from cowest_graph.traces.tables import (
 
 if TYPE_CHECKING:
     import datasets
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "Attempt",
-    "BadRow",
-    "Call",
-    "Imported",
-    "Kind",
-    "Shadow",
-    "Summary",
-    "Token",
-    "Trace",
-    "TraceStore",
-    "Traffic",
-    "VersionSummary",
-    "trace_key",
-]
-
 
 _PAGE = 100  # traces read in one go
 _PROOF = 65536  # characters: a page that happens to have room is no proof

@@ -1,8 +1,8 @@
 """`cowest bench`: methods × queries × seeds of a domain, and the table.
 
 Knows the order: load and check the data, sample the same queries for every method, make adapters,
-run, score, compare. Knows no rendering (see `report`). Every finished call and query is in the
-folder's ledger: a bench that was killed goes on from there and ends in the same table.
+run, score, compare. Knows no rendering (see `trainer.reports`). Every finished call and query is
+in the folder's ledger: a bench that was killed is resumed from there and ends in the same table.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Sampling:
     seed: int | None = None
     n: int = 1
     logprobs: bool = False
-    grammar: str | None = None  # of llguidance (see `forced`); the text follows it
+    grammar: str | None = None  # of llguidance (see `grammars`); the text follows it
 
     def __post_init__(self) -> None:
         rules = {
