@@ -27,7 +27,7 @@ class ScriptedModel(BaseChatModel):
 
     Args:
         script: replies in order, the last one repeated; or a function from the messages to a reply.
-            An exception as reply is raised.
+            An exception as reply is raised, a new equal one at each call.
         model_name: what it is called in traces.
         version: the adapter version it claims to be, or None for a model without versions.
         seed: kept with the arguments of each call in `arguments`, and otherwise without effect.
@@ -71,7 +71,7 @@ class ScriptedModel(BaseChatModel):
         script = self._script
         said = script(messages) if callable(script) else script[min(turn, len(script) - 1)]
         if isinstance(said, Exception):
-            raise said
+            raise _again(said)
         version = arguments.get("adapter", self.version)
         about = {"model_name": self.model_name, "finish_reason": "stop"}
         return AIMessage(
@@ -108,6 +108,13 @@ class ScriptedModel(BaseChatModel):
             if run_manager:
                 run_manager.on_llm_new_token(str(chunk.content))
             yield ChatGenerationChunk(message=chunk)
+
+
+def _again(error: Exception) -> Exception:
+    """A new one like it: LangGraph tells by identity which failures a handler has taken over."""
+    new = type(error).__new__(type(error), *error.args)
+    new.__dict__.update(error.__dict__)
+    return new
 
 
 def _usage(input_tokens: int, output_tokens: int) -> UsageMetadata:
