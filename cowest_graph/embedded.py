@@ -51,6 +51,9 @@ def answer_grammar(labels: Sequence[str], *, explained: bool = True) -> str:
     return rf'root ::= "Explanation: " [^\n]{{1,200}} "\nAnswer: " ({named})'
 
 
+NOTE_READER = Path(__file__).parent / "note_reader" / "note-reader.gguf"
+"""The stand-in's skill: an adapter that works with notes (`note_reader/README.md`)."""
+
 SCORE_GRAMMAR = 'root ::= "10" | [1-9]'
 """GBNF: an integer from 1 to 10."""
 
@@ -154,6 +157,7 @@ class StrongServer:
     runs (docs/log.md).
 
     Args:
+        lora: a GGUF adapter to serve the weights with; None for the stock model.
         parallel: requests computed at once; above 1, what shares a batch may change a greedy token.
         context: tokens of prompt and answer together.
         threads: CPU threads; every core that it may use by default.
@@ -162,10 +166,22 @@ class StrongServer:
     ...     server.chat_model().invoke("Hello")
     """
 
-    def __init__(self, *, parallel: int = 1, context: int = 2048, threads: int | None = None):
+    def __init__(
+        self,
+        *,
+        lora: Path | None = NOTE_READER,
+        parallel: int = 1,
+        context: int = 2048,
+        threads: int | None = None,
+    ) -> None:
         """Start it; takes a few seconds."""
         self._server = LlamaServer(
-            packaged_weights(), MODEL, parallel=parallel, context=context, threads=threads
+            packaged_weights(),
+            MODEL,
+            lora=lora,
+            parallel=parallel,
+            context=context,
+            threads=threads,
         )
         self.api_key, self.base_url = self._server.api_key, self._server.base_url
 

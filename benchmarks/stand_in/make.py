@@ -28,6 +28,7 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=6400)
     options.add_argument("--rate", type=float, default=1.5e-3)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--processes", type=int, default=2, help="a core each")
     options.add_argument("--start", help="a version to go on with")
     given = options.parse_args()
     rows = practice(given.rows, given.seed)
@@ -41,11 +42,12 @@ def main() -> None:
         args={
             "learning_rate": given.rate,
             "num_train_epochs": 1,
-            "per_device_train_batch_size": 16,
+            "per_device_train_batch_size": 16 // given.processes,
             "warmup_steps": 15,
             "save_steps": 100,
         },
         seed=given.seed,
+        num_processes=given.processes,
     )
     taught = [_taught(row) for row in rows]
     print(train_sft(taught, job, adapters, start=given.start, progress=_told))

@@ -63,7 +63,8 @@ class World:
 
     def value(self) -> int:
         """Mostly of two digits."""
-        return self.draw.randint(2, 9) if self.draw.random() < 0.1 else self.draw.randint(5, 50)
+        low, high = self.draw.choices(((5, 50), (2, 9), (20, 99)), (84, 10, 6))[0]
+        return self.draw.randint(low, high)
 
     def values(self, count: int) -> list[int]:
         """Different ones."""
@@ -94,7 +95,7 @@ def _said(template: str, **values: object) -> str:
 
 
 def _facts(world: World, kind: Attribute, unit: str, held: dict[str, int]) -> list[str]:
-    template = world.draw.choice(kind.facts)
+    template = world.draw.choice((*kind.facts, *skills.FACTS))
     return [_said(template, a=thing, v=value, u=unit) for thing, value in held.items()]
 
 
@@ -302,7 +303,7 @@ def _draft(world: World, task: Task, state: str) -> str:
     reasons = _handed(world, task, state)
     if state == "other" or draw.random() < (0.15 if state == "full" else 0.35):
         reasons.insert(draw.randint(0, len(reasons)), _distractor(world))
-    reason = " ".join(reasons)
+    reason = _joined(draw, reasons)
     if reason and draw.random() < 0.75:
         reason = f"Explanation: {reason}"
     right = task.skill == "label" or draw.random() < 0.5
@@ -310,6 +311,16 @@ def _draft(world: World, task: Task, state: str) -> str:
     silent = state == "open" or (state == "full" and draw.random() < 0.1)
     lines = [reason, "" if silent and task.skill != "label" else answer]
     return "\n".join(line for line in lines if line)
+
+
+def _joined(draw: random.Random, sentences: list[str]) -> str:
+    """One after the other, or as one sentence."""
+    if len(sentences) < 2 or draw.random() < 0.75:
+        return " ".join(sentences)
+    first, *others = [sentence.removesuffix(".") for sentence in sentences]
+    between = draw.choice((" and ", ", ", "; "))
+    rest = [f"{between}{said[:4].replace('The ', 'the ')}{said[4:]}" for said in others]
+    return f"{first}{''.join(rest)}."
 
 
 _VAGUE = ("It is in the list.", "See the table.", "One looks that up.", "That is known here.")

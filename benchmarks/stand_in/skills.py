@@ -139,6 +139,9 @@ ATTRIBUTES = {
     ),
 }
 
+FACTS = ("{A}: {v} {u}.", "Here it is {v} {u} for {a}.")
+"""Ways to state a fact of any kind."""
+
 DELAYS = (
     ("{A} arrives after {v} days.", "Asked for on day {x}, on which day does {a} arrive?"),
     ("{A} comes {v} days after it was asked for.", "We ask for {a} on day {x}. When does it come?"),
