@@ -41,7 +41,9 @@ def main() -> None:
         scores[made["skill"] if made["state"] == "full" else f"notes: {made['state']}"] += [right]
         if not right and given.wrong > 0:
             given.wrong -= 1
-            print(made["prompt"].split("Question: ")[-1], "->", message.content, "|", made["answer"])
+            print(
+                made["prompt"].split("Question: ")[-1], "->", message.content, "|", made["answer"]
+            )
     for name, right in scores.items():
         print(f"{name:16} {mean_interval(right)}")
     print(f"{seconds:.2f} s a question")

@@ -80,6 +80,44 @@ def paired_difference(
     return mean_interval(gains, level=level, resamples=resamples, seed=seed)
 
 
+def pooled_difference(
+    ours: Sequence[Sequence[float]],
+    theirs: Sequence[Sequence[float]],
+    *,
+    level: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Difference:
+    """A paired difference over several runs: the stratified bootstrap.
+
+    Every run's queries are resampled within that run, with their pairing; the figure is the mean
+    of the runs' mean differences. It speaks of these runs on other queries, not of other runs.
+
+    Args:
+        ours, theirs: one sequence of scores a run, of the same queries in the same order.
+        level: of confidence.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    >>> pooled_difference([[1, 1], [1, 1]], [[0, 0], [0, 0]]).mean
+    1.0
+
+    Raises:
+        ValueError: when runs or queries do not match, or there are none.
+    """
+    runs = list(zip(ours, theirs, strict=True))
+    if not runs or any(len(a) != len(b) or not a for a, b in runs):
+        raise ValueError("the runs must have scores, and the same queries on both sides")
+    gains = [[a - b for a, b in zip(*run, strict=True)] for run in runs]
+    draw = random.Random(seed)
+
+    def resampled() -> float:
+        return sum(sum(draw.choices(g, k=len(g))) / len(g) for g in gains) / len(gains)
+
+    figure = sum(sum(g) / len(g) for g in gains) / len(gains)
+    return _percentiles(figure, sorted(resampled() for _ in range(resamples)), level)
+
+
 def permutation_p(
     ours: Sequence[float],
     theirs: Sequence[float],

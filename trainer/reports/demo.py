@@ -7,30 +7,32 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from trainer.demo import (
+from trainer.demo import Measured, Results
+from trainer.demo.results import (
     COLLABORATION_DPO,
     COLLABORATION_SFT,
     STRONG,
-    WEAK_BASE,
+    WEAK_DPO,
     WEAK_SFT,
-    Measured,
-    Results,
 )
 from trainer.reports.pages import bars, html_table, listed, markdown_table, page, plot
 
 _HEADER = ("method", "exact match", "95 %", "token F1", "calls weak/strong", "seconds")
 _COMPARED = (
     (COLLABORATION_SFT, STRONG),
-    (COLLABORATION_SFT, WEAK_BASE),
     (COLLABORATION_SFT, WEAK_SFT),
     (COLLABORATION_DPO, COLLABORATION_SFT),
+    (COLLABORATION_DPO, WEAK_SFT),
+    (COLLABORATION_DPO, STRONG),
 )
+_STEPS = ((WEAK_SFT, COLLABORATION_SFT), (WEAK_DPO, COLLABORATION_DPO))
 
 
 def print_report(results: Results, console: Console) -> None:
@@ -62,6 +64,7 @@ def as_plain(results: Results) -> dict[str, Any]:
     """The results as JSON-able data."""
     return {
         "seed": results.seed,
+        "world": results.world,
         "weak": results.weak,
         "strong": results.strong,
         "methods": [_plain(measured) for measured in results.measured],
@@ -69,6 +72,13 @@ def as_plain(results: Results) -> dict[str, Any]:
             f"{ours} - {theirs}": results.difference(ours, theirs).__dict__
             for ours, theirs in _pairs(results)
         },
+        "drafts": {
+            draft: asdict(results.stated(draft))
+            | dict(zip(("rescued", "harmed"), results.changed(draft, answer), strict=True))
+            for draft, answer in _STEPS
+            if results.has(draft)
+        },
+        "kinds": {m.method: results.by_kind(m.method) for m in results.measured},
         "pairs": results.pairs,
         "seconds": results.seconds | {"collect": results.collect_seconds},
         "swap": results.swap,
@@ -92,7 +102,7 @@ def _plain(measured: Measured) -> dict[str, Any]:
 
 
 def _title(results: Results) -> str:
-    return f"{len(results.held_out)} held-out questions, seed {results.seed}"
+    return f"{len(results.held_out)} held-out questions on {results.world}, seed {results.seed}"
 
 
 def _rows(results: Results) -> list[tuple[str, ...]]:
@@ -113,8 +123,7 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
 
 
 def _pairs(results: Results) -> list[tuple[str, str]]:
-    there = {m.method for m in results.measured}
-    return [(a, b) for a, b in _COMPARED if a in there and b in there]
+    return [(a, b) for a, b in _COMPARED if results.has(a) and results.has(b)]
 
 
 def _differences(results: Results) -> list[str]:
@@ -139,6 +148,14 @@ def _facts(results: Results) -> list[str]:
         f"{pairs.get('hurt', 0)} hurt, {pairs.get('pairs', 0)} pairs, "
         f"collected in {results.collect_seconds:.0f} s"
     ]
+    for draft, answer in _STEPS:
+        if results.has(draft):
+            said, (rescued, harmed) = results.stated(draft), results.changed(draft, answer)
+            lines.append(
+                f"{draft}: {said.facts:.2f} of the needed facts are stated right, {said.complete:.2f} "
+                f"of the drafts state all, {said.left_out:.2f} leave one out on purpose; of the "
+                f"drafts' answers the strong model puts {rescued} right and spoils {harmed}"
+            )
     for kind, curve in results.curves.items():
         if curve:
             first, last = curve[0]["loss"], curve[-1]["loss"]
@@ -152,11 +169,20 @@ def _facts(results: Results) -> list[str]:
     return lines
 
 
+def _kinds(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Exact match by kind of question: the header and a row a kind."""
+    found = {m.method: results.by_kind(m.method) for m in results.measured}
+    kinds = list(next(iter(found.values()), {}))
+    rows = [[kind, *(f"{scores[kind]:.2f}" for scores in found.values())] for kind in kinds]
+    return ["kind", *found], rows
+
+
 def _markdown(results: Results) -> str:
     lines = [f"# {_title(results)}", "", f"Weak: {results.weak}. Strong: {results.strong}.", ""]
     lines += markdown_table(_HEADER, _rows(results))
     lines += ["", "Paired differences in exact match, with 95 % bootstrap intervals:", ""]
     lines += [f"- {line}" for line in [*_differences(results), *_facts(results)]]
+    lines += ["", "By kind of question:", "", *markdown_table(*_kinds(results))]
     lines += ["", "One question, before and after the swap, in one process:", ""]
     for version, draft, answer in results.swap:
         lines += [f"- {version}: draft `{_line(draft)}`, answer `{_line(answer)}`"]
@@ -175,6 +201,8 @@ def _page(results: Results) -> str:
 {_plot(results)}
 {html_table(_HEADER, _rows(results))}
 {listed([*_differences(results), *_facts(results)])}
+<h2>By kind of question</h2>
+{html_table(*_kinds(results))}
 <h2>One question, before and after the swap</h2>
 {swapped}
 <p>Made by <code>cowest demo --seed {results.seed}</code>.</p>"""
