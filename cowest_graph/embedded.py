@@ -2,8 +2,9 @@
 
 Knows where the packaged weights are, how to make them trainable, and how to serve them over HTTP.
 Knows nothing of graphs or training. The strong model here is a *stand-in*: the same small weights
-as the weak model's, behind a real OpenAI-compatible server, so that everything runs without a key.
-It copies a draft more than it corrects it. Replace it with a real endpoint for real work.
+as the weak model's, with a small adapter that has learnt to work with notes, behind a real
+OpenAI-compatible server, so that everything runs without a key. It is a general note reader of 135
+million weights, not a frontier model; replace it with a real endpoint for real work.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def answer_grammar(labels: Sequence[str], *, explained: bool = True) -> str:
 
 NOTE_READER = Path(__file__).parent / "note_reader" / "note-reader.gguf"
 """The stand-in's skill: an adapter that works with notes (`note_reader/README.md`)."""
+
+STAND_IN = f"{MODEL}+note-reader"
+"""What the stand-in calls itself; `MODEL` is the name of the stock weights."""
 
 SCORE_GRAMMAR = 'root ::= "10" | [1-9]'
 """GBNF: an integer from 1 to 10."""
@@ -177,7 +181,7 @@ class StrongServer:
         """Start it; takes a few seconds."""
         self._server = LlamaServer(
             packaged_weights(),
-            MODEL,
+            MODEL if lora is None else STAND_IN if lora == NOTE_READER else f"{MODEL}+{lora.stem}",
             lora=lora,
             parallel=parallel,
             context=context,
@@ -215,24 +219,28 @@ class StrongServer:
         self.close()
 
 
-_shared: StrongServer | None = None
+_shared: dict[bool, StrongServer] = {}
 _lock = threading.Lock()
 
 
-def strong_server() -> StrongServer:
-    """This process's shared stand-in server, started at the first call, stopped at exit."""
-    global _shared
+def strong_server(*, stock: bool = False) -> StrongServer:
+    """This process's shared stand-in server, started at the first call, stopped at exit.
+
+    Args:
+        stock: without the skill; a server of its own.
+    """
     with _lock:
-        if _shared is None:
-            _shared = StrongServer()
-            atexit.register(_shared.close)
-        return _shared
+        if stock not in _shared:
+            _shared[stock] = StrongServer(lora=None if stock else NOTE_READER)
+            atexit.register(_shared[stock].close)
+        return _shared[stock]
 
 
-def strong_model(**settings: Any) -> ChatOpenAI:
+def strong_model(*, stock: bool = False, **settings: Any) -> ChatOpenAI:
     """The stand-in strong model: SmolLM2 that must answer in the explanation-then-answer format.
 
     Args:
+        stock: the weights as they are published, without the skill of working with notes.
         settings: fields of `ChatOpenAI`, such as `temperature`.
     """
-    return strong_server().chat_model(**settings)
+    return strong_server(stock=stock).chat_model(**settings)

@@ -20,17 +20,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from seeds import pooled, told
+
 from cowest_graph import (
     AdapterRegistry,
     LocalWeak,
     TraceStore,
     embedded,
-    exact_match,
     final_answer,
 )
 from cowest_graph.testing.asking import Asked, ask
 from cowest_graph.testing.instruments import instruments
-from seeds import pooled, told
 from trainer import TrainingJob, demonstrations, preferences, train_dpo, train_sft
 from trainer.demo import Measured
 from trainer.demo.measuring import alone, refined, scored, together
@@ -113,7 +113,7 @@ def other_drafts(demo: Demo) -> None:
     drafts = alone("", demo.greedy(DPO_VERSION), rows).outputs
     order = list(range(len(rows)))
     random.Random(demo.seed).shuffle(order)
-    places = {a: b for a, b in zip(order, order[1:] + order[:1], strict=True)}  # no fixed point
+    places = dict(zip(order, order[1:] + order[:1], strict=True))  # no fixed point
     shuffled = [drafts[places[n]] for n in range(len(rows))]
     demo.keep(refined("drafts of other questions", strong, shuffled, rows))
     notes = [" ".join(row["facts"]) for row in rows]

@@ -70,7 +70,8 @@ def _told(line: dict[str, object]) -> None:
         print(line["note"], flush=True)
     elif int(str(line.get("step", 1))) % 20 == 0:
         print(
-            f"step {line['step']}/{line['steps']}, loss {line['loss']:.4f}, {line['seconds']:.0f} s",
+            f"step {line['step']}/{line['steps']}, loss {line['loss']:.4f}, "
+            f"{line['seconds']:.0f} s",
             flush=True,
         )
 

@@ -26,8 +26,9 @@ class Asked:
     """Rows of {"query", "reference", "explanation", "kind", "facts", "unsaid", "complete"}.
 
     `explanation` is the author's, `facts` are the sentences that the answer needs, `unsaid` what a
-    hurried author writes in their places, `complete` tells whether this one was careful. The three share no combination, and held-out phrasings are never
-    taught; single facts are held out by phrasing alone, since each has to be taught.
+    hurried author writes in their places, `complete` tells whether this one was careful. The three
+    share no combination, and held-out phrasings are never taught; single facts are held out by
+    phrasing alone, since each has to be taught.
     """
 
     train: list[Row]

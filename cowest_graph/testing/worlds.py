@@ -1,4 +1,4 @@
-"""A private world as data: things, what is known of each, and how one asks; as a JSON file or drawn.
+"""A private world as data: things, what is known of each, how one asks; a JSON file.
 
 Knows the file's schema and what a world must hold to be asked about. Knows no model; `asking` makes
 the questions, `instruments` draws the demo's own world.

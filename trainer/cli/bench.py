@@ -19,10 +19,11 @@ from rich.table import Table
 
 from trainer import console
 from trainer.cli.advice import FAILED, need
-from trainer.cli.config import EMBEDDED, Config
+from trainer.cli.config import Config
 from trainer.cli.context import settings_of
 from trainer.cli.models import attribute
 from trainer.cli.options import AsJson, ConfigFile
+from trainer.cli.schema import STOCK
 
 if TYPE_CHECKING:
     from cowest_graph.baselines import Adapter
@@ -285,10 +286,11 @@ def _strong(settings: Config, labels: Sequence[str]) -> dict[str, Any]:
 
 def _free(settings: Config) -> Any:
     """The strong model without a forced format, where there is one to lift."""
-    if settings.strong.model == EMBEDDED:
+    if settings.strong.embedded:
         from cowest_graph import embedded
 
-        return embedded.strong_model(grammar=None, temperature=0.0)
+        stock = settings.strong.model == STOCK
+        return embedded.strong_model(stock=stock, grammar=None, temperature=0.0)
     if settings.strong.response_format == "text":
         return None
     plain = settings.strong.model_copy(update={"response_format": "text"})

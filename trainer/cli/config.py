@@ -19,7 +19,7 @@ from trainer.cli.advice import Endpoint
 from trainer.cli.models import Named, endpoint_model, folder_or_name, named_model
 from trainer.cli.models import attribute as attribute  # of verbs that take a name, too
 from trainer.cli.schema import EMBEDDED as EMBEDDED
-from trainer.cli.schema import Schema
+from trainer.cli.schema import STOCK, Schema
 from trainer.job import TrainingJob, nearest
 
 if TYPE_CHECKING:
@@ -118,9 +118,10 @@ class Config(Schema):
         settings = {**self._patience(), "temperature": strong.temperature}
         if strong.max_tokens is not None:
             settings["max_tokens"] = strong.max_tokens
-        if strong.model == EMBEDDED:
+        if strong.embedded:
             from cowest_graph import embedded
 
+            settings["stock"] = strong.model == STOCK
             if labels:
                 grammar = embedded.answer_grammar(labels, explained=explained)
                 changes = {"grammar": grammar, **changes}
@@ -164,17 +165,18 @@ class Config(Schema):
         """The evaluator's name with `auto` decided."""
         if self.evaluator.kind != "auto":
             return self.evaluator.kind
-        own = self.evaluator.model or self.strong.model != EMBEDDED
+        own = self.evaluator.model or not self.strong.embedded
         return "judge" if own else "exact_match"
 
     def judge_model(self, **changes: Any) -> Any:
         """The judge's model; the strong model itself unless another is named."""
         own, strong = self.evaluator, self.strong
         settings = {**self._patience(), "temperature": 0.0} | changes
-        if own.model is None and strong.model == EMBEDDED:
+        if own.model is None and strong.embedded:
             from cowest_graph import embedded
 
-            return embedded.strong_model(grammar=embedded.SCORE_GRAMMAR, **settings)
+            # The stock weights: the skill of working with notes is none of judging.
+            return embedded.strong_model(stock=True, grammar=embedded.SCORE_GRAMMAR, **settings)
         named = _named(own.model or strong.model, own.base_url or strong.base_url)
         elsewhere = own.base_url is not None and own.base_url != strong.base_url
         if named.kind not in (None, "openai"):
@@ -190,7 +192,7 @@ class Config(Schema):
         found = [Endpoint("weak", weak.base_url, weak.model)] if weak.base_url else []
         if self._weak.kind == "vllm":
             found += [Endpoint("weak", url, self._weak.name) for url in self._weak.name.split(",")]
-        if strong.model != EMBEDDED and self._strong.kind not in ("local", "huggingface"):
+        if not strong.embedded and self._strong.kind not in ("local", "huggingface"):
             found.append(Endpoint("strong", strong.base_url, strong.model))
         if own.model or own.base_url:
             judge_url = own.base_url or strong.base_url
@@ -208,7 +210,7 @@ class Config(Schema):
 
     def _patience(self) -> dict[str, Any]:
         # The stand-in's calls wait for each other on this machine's cores.
-        usual = 600.0 if self.strong.model == EMBEDDED else 60.0
+        usual = 600.0 if self.strong.embedded else 60.0
         return {"timeout": self.strong.timeout or usual, "max_retries": self.strong.max_retries}
 
     def collectors(self, weak: ChatModel) -> Collectors:

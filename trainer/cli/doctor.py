@@ -175,7 +175,7 @@ def _strong(config: Config) -> Said:
     strong = config.strong
     model = config.strong_model(**_short(strong.model))
     ok, said = _answers(Prompts().solo | model | readable, strong.model)
-    if strong.model == EMBEDDED:
+    if strong.embedded:
         said += "; it is a small stand-in, good for trying things out and not for real work"
     return ok, said
 

@@ -20,6 +20,7 @@ from trainer.job import nearest
 
 FILE = "cowest.toml"
 EMBEDDED = "embedded"
+STOCK = "embedded-stock"
 
 # Of the library and of the command line itself.
 _NOT_OURS = {"COWEST_CACHE", "COWEST_DATA", "COWEST_DEBUG"}
@@ -64,7 +65,8 @@ class StrongSection(_Section):
     model: str = Field(
         EMBEDDED,
         min_length=1,
-        description="`embedded` (a small stand-in), a model's name at an OpenAI-compatible URL "
+        description="`embedded` (a small stand-in that works with notes), `embedded-stock` (the "
+        "same without that skill), a model's name at an OpenAI-compatible URL "
         "(also as `openai:NAME`), `huggingface:FOLDER`, `PROVIDER:NAME`, or `module:attribute`.",
     )
     base_url: str | None = Field(None, description="Without it, OpenAI's own.")
@@ -80,6 +82,11 @@ class StrongSection(_Section):
     response_format: Literal["text", "json_schema"] = Field(
         "text", description="`json_schema` where the endpoint can force one."
     )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is the stand-in, with or without its skill."""
+        return self.model in (EMBEDDED, STOCK)
 
 
 class EvaluatorSection(_Section):

@@ -1,6 +1,6 @@
 """`cowest demo`: the whole loop on real models, offline, in minutes.
 
-Knows the order: SFT, measure, collect, DPO, measure, swap. Knows no rendering and no model's inside.
+Knows the order: SFT, measure, collect, DPO, measure, swap. Knows no rendering, no model's inside.
 Everything is deterministic in the seed, as far as threads allow; the strong model is the embedded
 stand-in unless another is given.
 """

@@ -152,9 +152,9 @@ def _facts(results: Results) -> list[str]:
         if results.has(draft):
             said, (rescued, harmed) = results.stated(draft), results.changed(draft, answer)
             lines.append(
-                f"{draft}: {said.facts:.2f} of the needed facts are stated right, {said.complete:.2f} "
-                f"of the drafts state all, {said.left_out:.2f} leave one out on purpose; of the "
-                f"drafts' answers the strong model puts {rescued} right and spoils {harmed}"
+                f"{draft}: {said.facts:.2f} of the needed facts are stated right, "
+                f"{said.complete:.2f} of the drafts state all, {said.left_out:.2f} leave one out "
+                f"on purpose; the strong model puts {rescued} answers right and spoils {harmed}"
             )
     for kind, curve in results.curves.items():
         if curve:

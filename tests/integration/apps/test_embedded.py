@@ -72,7 +72,7 @@ def test_draft_and_answer_stream_through_the_graph(
     assert "".join(pieces["refine"]) == attempt.answer
     assert attempt.weak_version == "base"
     assert all(call.output_tokens for call in attempt.calls)
-    assert trace.strong == embedded.MODEL
+    assert trace.strong == embedded.STAND_IN
 
 
 async def test_sync_and_async_draft_alike(weak: LocalWeak, server: embedded.StrongServer) -> None:
