@@ -1,9 +1,9 @@
-"""Make the stand-in's skill again: practice rows, SFT, one GGUF file, and its scores.
+"""Make the stand-in's skill again: practice rows, SFT, one GGUF file.
 
     python benchmarks/stand_in/make.py --out stand-in
+    python benchmarks/stand_in/score.py --lora stand-in/note-reader.gguf
 
-Takes some half an hour on two cores with fast bf16. Prints the hash of the rows, and for every
-skill how many of 40 questions over unseen worlds the served result answers, beside the stock model.
+Takes some half an hour on two cores with fast bf16. Prints the hash of the rows and of the file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from notes import SKILLS, practice
 
 from cowest_graph import AdapterRegistry, embedded
+from cowest_graph.weak.llama import base_shape, convert_lora
 from trainer import TrainingJob, train_sft
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -50,7 +51,12 @@ def main() -> None:
         num_processes=given.processes,
     )
     taught = [_taught(row) for row in rows]
-    print(train_sft(taught, job, adapters, start=given.start, progress=_told))
+    version = train_sft(taught, job, adapters, start=given.start, progress=_told)
+    file = given.out / "note-reader.gguf"
+    shape_of = base_shape(embedded.packaged_weights())
+    convert_lora(adapters.path(version), file, shape_of, compact=True)
+    told = hashlib.sha256(file.read_bytes()).hexdigest()
+    print(f"{version}: {file}, {file.stat().st_size / 1e6:.1f} MB, SHA-256 {told}")
 
 
 def digest(rows: list[dict[str, str]]) -> str:
