@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cowest_graph.benchmark import mean_interval, paired_difference
+from cowest_graph.benchmark import mean_interval, paired_difference, pooled_difference
 from cowest_graph.testing.world import CONDITIONS, PARTS, REMEDIES, questions
 
 
@@ -50,6 +50,19 @@ def test_pairing_sees_what_separate_means_do_not() -> None:
     theirs = [0.0, 1.0] * 20
     ours = [score + 0.1 for score in theirs]
     assert paired_difference(ours, theirs).above_zero
+
+
+def test_a_pooled_difference_counts_every_run_alike_and_keeps_queries_in_their_runs() -> None:
+    # 40 queries of no gain and 4 of a whole one: the runs' mean is a half, the queries' a tenth.
+    found = pooled_difference([[0.0] * 40, [1.0] * 4], [[0.0] * 40, [0.0] * 4])
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    one = [0.0, 1.0, 1.0, 0.0, 1.0]
+    alone = paired_difference(one, [0.0] * 5)
+    assert pooled_difference([one], [[0.0] * 5]) == alone
+    several = pooled_difference([one] * 9, [[0.0] * 5] * 9)
+    assert several.high - several.low < alone.high - alone.low
+    with pytest.raises(ValueError, match="same queries"):
+        pooled_difference([[1.0]], [[1.0, 0.0]])
 
 
 def test_other_queries_are_refused() -> None:

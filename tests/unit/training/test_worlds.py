@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cowest_graph.testing.asking import Asked, Row, ask
 from cowest_graph.testing.instruments import PARTS, instruments
-from cowest_graph.testing.worlds import PrivateWorld, read_world, world_of
+from cowest_graph.testing.worlds import PrivateWorld, Question, read_world, world_of
 from trainer.demo.measuring import stated
 from trainer.demo.run import FEEDBACK, HELD_OUT, TRAIN
 
@@ -136,6 +136,14 @@ def test_what_is_no_world_is_told(path: str, value: object, said: str) -> None:
     assert said in str(told.value)
 
 
+def test_the_world_of_the_docs_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "worlds.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```json\n(.*?)```", page, re.S)
+    assert world_of(json.loads(shown), "docs").name == "bakery"
+    keys = {*PrivateWorld.model_fields, *Question.model_fields} - {"taught", "held_out"}
+    assert all(f"`{key}`" in page for key in keys - {"attribute", "weight"})
+
+
 def test_no_file_and_no_json_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no world"):
         read_world(tmp_path / "none.json")
@@ -148,8 +156,8 @@ def test_no_file_and_no_json_are_told(tmp_path: Path) -> None:
 COMMON = set(
     re.findall(
         r"\w+",
-        """a after all altogether an and another any be before both by can charge come count day days
-        do does due for goes here how i in is it know lists many me more much must next of on one
+        """a after all altogether an and another any be before both by can charge come count day
+        days do does due for goes here how i in is it know lists many me more much must next of on one
         or order orders out part price reach reaches somebody takes tell that the there to us we
         what when which will with""",
     )
