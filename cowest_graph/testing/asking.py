@@ -59,7 +59,8 @@ def ask(
     Args:
         world: what is asked about.
         seed: which combinations are taught, the authors, and the rows' order.
-        train, feedback, held_out: rows of each, shared among the questions by their weights.
+        train, feedback, held_out: rows of each, shared among the questions by their weights; fewer
+            of the last two where a question has no other wording left: they ask nothing twice.
     """
     draw = random.Random(seed)
     parts: dict[str, list[Row]] = {"train": [], "feedback": [], "held_out": []}
@@ -69,9 +70,9 @@ def ask(
     for number, question in enumerate(world.questions):
         split = _split(draw, world, number)
         for part, rows in parts.items():
-            chosen = _spread(draw, split[part], shares[part][number])
             phrasings = question.held_out if part == "held_out" else question.taught
-            rows += [_row(draw, world, combination, phrasings) for combination in chosen]
+            chosen = _spread(draw, split[part], shares[part][number])
+            rows += _worded(draw, world, chosen, phrasings, again=part == "train")
     for rows in parts.values():
         draw.shuffle(rows)
     return Asked(**parts)
@@ -125,19 +126,48 @@ def _spread(draw: random.Random, found: list[Combination], count: int) -> list[C
     return chosen
 
 
+Wording = tuple[tuple[str, ...], str]  # the things in their order, and the phrasing
+
+
+def _worded(
+    draw: random.Random,
+    world: PrivateWorld,
+    chosen: list[Combination],
+    phrasings: list[str],
+    *,
+    again: bool,
+) -> list[Row]:
+    """A row a combination, every wording of it once before any comes again."""
+    left: dict[Combination, list[Wording]] = {}
+    rows = []
+    for combination in chosen:
+        if not left.get(combination):
+            if combination in left and not again:
+                continue
+            orders = itertools.permutations(combination.things)
+            wordings = list(itertools.product(orders, phrasings))
+            left[combination] = draw.sample(wordings, len(wordings))
+        things, phrasing = left[combination].pop()
+        rows.append(_row(draw, world, combination, things, phrasing))
+    return rows
+
+
 def _row(
-    draw: random.Random, world: PrivateWorld, combination: Combination, phrasings: list[str]
+    draw: random.Random,
+    world: PrivateWorld,
+    combination: Combination,
+    things: tuple[str, ...],
+    phrasing: str,
 ) -> Row:
     question = world.questions[combination.number]
     attribute = world.attribute(question.attribute)
-    things = draw.sample(combination.things, len(combination.things))
     named = dict(zip("ab", things, strict=False))
     facts = [attribute.fact.format(thing=t, value=attribute.values[t]) for t in things]
     unsaid = [world.unsaid.format(thing=thing) for thing in things]
     hurried = draw.random() < world.share_hurried(question)
     said = [*facts[:-1], unsaid[-1]] if hurried else facts
     return {
-        "query": draw.choice(phrasings).format(**named, x=combination.x),
+        "query": phrasing.format(**named, x=combination.x),
         "reference": answer(question, combination, attribute.values),
         "explanation": " ".join(said),
         "kind": f"{question.kind} of {question.attribute}",

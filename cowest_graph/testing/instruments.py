@@ -99,7 +99,7 @@ QUESTIONS = [
         kind="lookup",
         attribute="work",
         taught=["How many turns does mounting the {a} call for?"],
-        held_out=["How many turns to mount one {a}?"],
+        held_out=["How many turns to mount one {a}?", "One {a}, to be mounted: turns?"],
         weight=2,
     ),
     Question(
@@ -109,7 +109,10 @@ QUESTIONS = [
             "How many turns for mounting the {a} and the {b}?",
             "The {a} and the {b} must both be mounted. How many turns?",
         ],
-        held_out=["A technician mounts the {a} and the {b}. How many turns altogether?"],
+        held_out=[
+            "A technician mounts the {a} and the {b}. How many turns altogether?",
+            "In how many turns can the {a} plus the {b} be mounted?",
+        ],
         weight=5,
         hurried=0.65,
     ),

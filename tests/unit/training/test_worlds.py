@@ -36,6 +36,7 @@ def test_no_combination_and_no_held_out_phrasing_is_taught(seed: int) -> None:
     seen = [{combination(row) for row in part if "lookup" not in row["kind"]} for part in parts]
     assert not any(a & b for a, b in itertools.combinations(seen, 2))
     queries = [{row["query"] for row in part} for part in parts]
+    assert [len(each) for each in queries[1:]] == [FEEDBACK, HELD_OUT]
     assert not queries[2] & (queries[0] | queries[1])
 
 
@@ -110,7 +111,9 @@ def test_a_world_of_a_file_is_asked_about(tmp_path: Path) -> None:
     file.write_text(json.dumps(SMALL))
     world = read_world(file)
     assert "Rye takes 12 cups." in world.facts()
-    assert len(ask(world, train=30, feedback=10, held_out=20).held_out) == 20
+    data = ask(world, train=30, feedback=10, held_out=20)
+    # Of ten pairs four are held out and two asked for feedback, each in either order.
+    assert [len(data.train), len(data.feedback), len(data.held_out)] == [30, 4, 8]
     assert world.share_hurried(world.questions[0]) == 0.65
     assert PrivateWorld.model_validate(world.model_dump()) == world
 
@@ -157,9 +160,9 @@ COMMON = set(
     re.findall(
         r"\w+",
         """a after all altogether an and another any be before both by can charge come count day
-        days do does due for goes here how i in is it know lists many me more much must next of on one
-        or order orders out part price reach reaches somebody takes tell that the there to us we
-        what when which will with""",
+        days do does due for goes here how i in is it know lists many me more much must next of on
+        one or order orders out part price reach reaches somebody takes tell that the there to us
+        we what when which will with""",
     )
 )
 
