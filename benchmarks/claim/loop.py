@@ -2,7 +2,7 @@
 
     python benchmarks/claim/loop.py runs/loop --seeds 0 1 2
 
-For every seed: the demo's world as files, a `cowest.toml` with the demo's recipe, and the verb. What
+For every seed: the demo's world as files, `cowest.toml` with its recipe, and the verb. What
 was decided stands in the folder's cowest-loop/loop.json; the same command goes on where it stopped.
 """
 

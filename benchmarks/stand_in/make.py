@@ -1,6 +1,7 @@
 """Make the stand-in's skill again: practice rows, SFT, one GGUF file.
 
     python benchmarks/stand_in/make.py --out stand-in
+    python benchmarks/stand_in/make.py --out stand-in --start v0001 --rows 2400 --rate 1e-3 --seed 2
     python benchmarks/stand_in/score.py --lora stand-in/note-reader.gguf
 
 Takes some half an hour on two cores with fast bf16. Prints the hash of the rows and of the file.
@@ -26,13 +27,13 @@ def main() -> None:
     """Train, and say where the adapter is."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, default=Path("stand-in"))
-    options.add_argument("--rows", type=int, default=6400)
+    options.add_argument("--rows", type=int, default=8000)
     options.add_argument("--rate", type=float, default=1.5e-3)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--processes", type=int, default=2, help="a core each")
-    options.add_argument("--start", help="a version to go on with")
+    options.add_argument("--start", help="a version to go on with, on the skills that are hard")
     given = options.parse_args()
-    rows = practice(given.rows, given.seed)
+    rows = practice(given.rows, given.seed, again=bool(given.start))
     print(f"{len(rows)} rows of {len(SKILLS)} skills, SHA-256 {digest(rows)}", flush=True)
     adapters = AdapterRegistry(given.out / "adapters", base=embedded.weak_model())
     shape = {"r": 16, "lora_alpha": 32, "target_modules": LINEAR}

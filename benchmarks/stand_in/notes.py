@@ -134,7 +134,8 @@ def _difference(world: World) -> Task:
     facts = _facts(world, kind, unit, dict(zip(things, values, strict=True)))
     a, b = max(values), min(values)
     wrong = _near(world.draw, a - b)
-    return Task("difference", question, facts, f"{a} - {b} = {a - b}", str(a - b), wrong)
+    worked = f"{values[0]} and {values[1]}: {a} - {b} = {a - b}"
+    return Task("difference", question, facts, worked, str(a - b), wrong)
 
 
 def _larger(world: World) -> Task:
@@ -149,8 +150,7 @@ def _compared(world: World, asked: str, choose: Callable[[list[int]], int]) -> T
     kind, unit, things, values, question = _two(world, asked)
     facts = _facts(world, kind, unit, dict(zip(things, values, strict=True)))
     best = choose(values)
-    other = values[1 - values.index(best)]
-    worked = f"{best} {'>' if best > other else '<'} {other}"
+    worked = f"{values[0]} and {values[1]}: the {asked} is {best}"
     names = [thing.removeprefix("the ") for thing in things]
     right = names[values.index(best)]
     return Task(asked, question, facts, worked, right, [n for n in names if n != right])
@@ -345,10 +345,26 @@ def _distractor(world: World) -> str:
     return _facts(world, kind, world.draw.choice(kind.units), held)[0]
 
 
-def practice(count: int, seed: int) -> list[dict[str, str]]:
-    """As many rows, the same for the same seed."""
+AGAIN = {"sum": 8, "larger": 8, "smaller": 4, "difference": 4, "day": 3, "left": 2, "lookup": 2}
+"""What is practised once more, with its weights."""
+
+
+def practice(count: int, seed: int, *, again: bool = False) -> list[dict[str, str]]:
+    """As many rows, the same for the same seed.
+
+    Args:
+        count: of rows.
+        seed: of everything.
+        again: three rows of four are of the skills in `AGAIN`.
+    """
     draw = random.Random(seed)
-    return [row(draw) for _ in range(count)]
+    chosen = [
+        draw.choices(list(AGAIN), list(AGAIN.values()))[0]
+        if again and draw.random() < 0.75
+        else None
+        for _ in range(count)
+    ]
+    return [row(draw, skill) for skill in chosen]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The stand-in's skill on the demo's worlds: nothing of them is in it, and with true notes it is good.
+"""The stand-in's skill on worlds that it never saw: alone it knows nothing, with true notes all.
 
 Seeds that nothing was ever tuned on; greedy, by the server that the demo asks.
 """
