@@ -10,34 +10,22 @@ controls.json, so that a run that was stopped goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from seeds import pooled, told
+from finished import DPO_VERSION, SFT_VERSION, Demo, table
 
-from cowest_graph import (
-    AdapterRegistry,
-    LocalWeak,
-    TraceStore,
-    embedded,
-    final_answer,
-)
-from cowest_graph.testing.asking import Asked, ask
-from cowest_graph.testing.instruments import instruments
-from trainer import TrainingJob, demonstrations, preferences, train_dpo, train_sft
-from trainer.demo import Measured
+from cowest_graph import embedded, final_answer
+from trainer import TrainingJob, demonstrations, train_dpo, train_sft
 from trainer.demo.measuring import alone, refined, scored, together
 from trainer.demo.results import COLLABORATION_DPO, COLLABORATION_SFT, STRONG, WEAK_SFT
-from trainer.demo.run import DPO, FEEDBACK, HELD_OUT, TRAIN, jobs
+from trainer.demo.run import DPO, jobs
 
-SFT_VERSION, DPO_VERSION = "v0001", "v0002"
 VOTES = 5
 SKILL_ROWS = 1600
 
@@ -55,46 +43,6 @@ COMPARED = [
     ("weak model SFT on skill, then on facts and skill", COLLABORATION_DPO),
 ]
 """Every control, and what it is compared with."""
-
-
-class Demo:
-    """A finished demo: its world, its models, and what was measured in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        """Open it."""
-        self.folder = folder
-        self.report = json.loads((folder / "report.json").read_text())
-        self.seed = self.report["seed"]
-        self.data: Asked = ask(
-            instruments(self.seed), self.seed, train=TRAIN, feedback=FEEDBACK, held_out=HELD_OUT
-        )
-        self.base = embedded.weak_model()
-        self.adapters = AdapterRegistry(folder / "adapters", base=self.base)
-        self.weak = LocalWeak(
-            str(self.base), adapters=self.adapters, max_tokens=48, max_batch_size=80, seed=self.seed
-        )
-        self.kept = folder / "controls.json"
-
-    def greedy(self, version: str) -> Any:
-        """The weak model with one version, greedy."""
-        return self.weak.bind(temperature=0.0, adapter=version)
-
-    def found(self) -> dict[str, list[float]]:
-        """What was measured: scores by control."""
-        return json.loads(self.kept.read_text()) if self.kept.exists() else {}
-
-    def keep(self, *measured: Measured) -> None:
-        """Add to it."""
-        found = self.found() | {m.method: m.exact for m in measured}
-        self.kept.write_text(json.dumps(found, indent=1) + "\n")
-        for m in measured:
-            print(f"seed {self.seed}: {m.method}: {m.interval}", flush=True)
-
-    def trained(self, name: str, train: Callable[..., str]) -> str:
-        """A version, trained where it is not there yet."""
-        if name not in self.adapters:
-            train(adapters=self.adapters, name=name)
-        return name
 
 
 def stock(demo: Demo) -> None:
@@ -148,15 +96,9 @@ def complete(demo: Demo) -> None:
     demo.keep(*together(names, demo.greedy(version), embedded.strong_model(), demo.data.held_out))
 
 
-def _pairs(demo: Demo) -> list[Mapping[str, Any]]:
-    with TraceStore(demo.folder / "traces.db") as traces:
-        rows = preferences(traces.select(weak_version=SFT_VERSION, kind="collection"))
-    return [row for row in rows if row["chosen"] != row["rejected"]]
-
-
 def chosen(demo: Demo, rate: float) -> None:
     """SFT on the chosen drafts, as many steps from the same adapter: rejection sampling."""
-    rows = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in _pairs(demo)]
+    rows = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in demo.pairs()]
     job = TrainingJob(
         str(demo.base), preset="tiny", args=DPO | {"learning_rate": rate}, seed=demo.seed
     )
@@ -173,7 +115,7 @@ def shuffled_pairs(demo: Demo) -> None:
         {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
         if draw.random() < 0.5
         else row
-        for row in _pairs(demo)
+        for row in demo.pairs()
     ]
     _, job = jobs(demo.base, demo.seed)
     version = demo.trained("shuffled", partial(train_dpo, rows, job, start=SFT_VERSION))
@@ -212,7 +154,7 @@ def main() -> None:
     options.add_argument("--chosen-rate", type=float, default=1e-4, help="of SFT on chosen drafts")
     options.add_argument("--skill", type=Path, help="the stand-in's adapter as a PEFT folder")
     given = options.parse_args()
-    demos = [Demo(folder) for folder in given.folders]
+    demos = [Demo(folder, "controls.json") for folder in given.folders]
     for demo in demos:
         steps: list[tuple[str, Callable[[Demo], None]]] = [
             ("strong model with true notes", other_drafts),
@@ -233,26 +175,7 @@ def main() -> None:
             if name not in demo.found():
                 step(demo)
         demo.weak.close()
-    table(demos)
-
-
-def table(demos: list[Demo]) -> None:
-    """Every control with its score a seed, and the pooled difference to what it is held against."""
-    runs = []
-    for demo in demos:
-        more = [{"method": name, "exact": exact} for name, exact in demo.found().items()]
-        runs.append({"methods": [*demo.report["methods"], *more]})
-    heads = " | ".join(f"seed {demo.seed}" for demo in demos)
-    print(f"| exact match | {heads} | against | difference, pooled |")
-    print("|---|" + "---|" * (len(demos) + 2))
-    for name, other in COMPARED:
-        cells = [_mean(demo.found().get(name)) for demo in demos]
-        difference = told(pooled(runs, name, other)) if other else ""
-        print(f"| {name} | {' | '.join(cells)} | {other or ''} | {difference} |")
-
-
-def _mean(scores: list[float] | None) -> str:
-    return "-" if scores is None else f"{sum(scores) / len(scores):.2f}"
+    table(demos, COMPARED)
 
 
 if __name__ == "__main__":
