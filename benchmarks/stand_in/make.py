@@ -1,7 +1,8 @@
 """Make the stand-in's skill again: practice rows, SFT, one GGUF file.
 
     python benchmarks/stand_in/make.py --out stand-in
-    python benchmarks/stand_in/make.py --out stand-in --start v0001 --rows 2400 --rate 1e-3 --seed 2
+    … --out stand-in --start v0001 --again comparing --rows 2400 --rate 1e-3 --seed 2
+    … --out stand-in --start v0002 --again adding --rows 2400 --rate 1e-3 --seed 3
     python benchmarks/stand_in/score.py --lora stand-in/note-reader.gguf
 
 Takes some half an hour on two cores with fast bf16. Prints the hash of the rows and of the file.
@@ -14,7 +15,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from notes import SKILLS, practice
+from notes import AGAIN, SKILLS, practice
 
 from cowest_graph import AdapterRegistry, embedded
 from cowest_graph.weak.llama import base_shape, convert_lora
@@ -31,9 +32,10 @@ def main() -> None:
     options.add_argument("--rate", type=float, default=1.5e-3)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--processes", type=int, default=2, help="a core each")
-    options.add_argument("--start", help="a version to go on with, on the skills that are hard")
+    options.add_argument("--start", help="a version to go on with")
+    options.add_argument("--again", choices=list(AGAIN), help="the skills that are hard")
     given = options.parse_args()
-    rows = practice(given.rows, given.seed, again=bool(given.start))
+    rows = practice(given.rows, given.seed, given.again)
     print(f"{len(rows)} rows of {len(SKILLS)} skills, SHA-256 {digest(rows)}", flush=True)
     adapters = AdapterRegistry(given.out / "adapters", base=embedded.weak_model())
     shape = {"r": 16, "lora_alpha": 32, "target_modules": LINEAR}

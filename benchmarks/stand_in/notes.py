@@ -114,6 +114,12 @@ def _two(world: World, asked: str) -> tuple[Attribute, str, list[str], list[int]
 
 
 def _lookup(world: World) -> Task:
+    if world.draw.random() < 0.3:
+        fact, _ = world.draw.choice(skills.DELAYS)
+        thing, delay = world.thing(), world.draw.randint(2, 35)
+        question = _said(world.draw.choice(skills.WAITS), a=thing)
+        facts, wrong = [_said(fact, a=thing, v=delay)], _near(world.draw, delay)
+        return Task("lookup", question, facts, f"It is {delay}.", str(delay), wrong)
     kind, unit, things, values, question = _two(world, "lookup")
     held = dict(zip(things[:1], values, strict=False))
     facts = _facts(world, kind, unit, held)
@@ -345,26 +351,29 @@ def _distractor(world: World) -> str:
     return _facts(world, kind, world.draw.choice(kind.units), held)[0]
 
 
-AGAIN = {"sum": 8, "larger": 8, "smaller": 4, "difference": 4, "day": 3, "left": 2, "lookup": 2}
-"""What is practised once more, with its weights."""
+AGAIN = {
+    "comparing": {"sum": 8, "larger": 8, "smaller": 4, "difference": 4, "day": 3, "left": 2},
+    "adding": {"sum": 16, "day": 5, "lookup": 5, "larger": 2, "left": 1},
+}
+"""What is practised once more by that name, with its weights."""
 
 
-def practice(count: int, seed: int, *, again: bool = False) -> list[dict[str, str]]:
+def practice(count: int, seed: int, again: str | None = None) -> list[dict[str, str]]:
     """As many rows, the same for the same seed.
 
     Args:
         count: of rows.
         seed: of everything.
-        again: three rows of four are of the skills in `AGAIN`.
+        again: a name in `AGAIN`; three rows of four are of its skills.
     """
-    draw = random.Random(seed)
-    chosen = [
-        draw.choices(list(AGAIN), list(AGAIN.values()))[0]
-        if again and draw.random() < 0.75
-        else None
-        for _ in range(count)
-    ]
-    return [row(draw, skill) for skill in chosen]
+    draw, chosen = random.Random(seed), AGAIN.get(again or "", {})
+    found = []
+    for _ in range(count):
+        aimed = chosen and draw.random() < 0.75
+        found.append(
+            row(draw, draw.choices(list(chosen), list(chosen.values()))[0] if aimed else None)
+        )
+    return found
 
 
 def main() -> None:

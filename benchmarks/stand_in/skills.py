@@ -154,6 +154,14 @@ DELAYS = (
 )
 """How long something takes to come, and the day on which it does."""
 
+WAITS = (
+    "How many days does {a} take to arrive?",
+    "How long does one wait for {a}, in days?",
+    "After how many days is {a} there?",
+    "In how many days does {a} come?",
+)
+"""How one asks for such a time itself."""
+
 PLACES = ("hall", "room", "gate", "floor", "box", "lane")
 NOUNS = [
     "belt",

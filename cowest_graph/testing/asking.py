@@ -65,8 +65,11 @@ def ask(
     draw = random.Random(seed)
     parts: dict[str, list[Row]] = {"train": [], "feedback": [], "held_out": []}
     counts = dict(zip(parts, (train, feedback, held_out), strict=True))
-    weights = [question.weight for question in world.questions]
-    shares = {part: _shares(weights, count) for part, count in counts.items()}
+    asked = [question.weight for question in world.questions]
+    taught = [q.weight if q.demonstrated is None else q.demonstrated for q in world.questions]
+    shares = {
+        part: _shares(taught if part == "train" else asked, count) for part, count in counts.items()
+    }
     for number, question in enumerate(world.questions):
         split = _split(draw, world, number)
         for part, rows in parts.items():

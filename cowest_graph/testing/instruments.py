@@ -15,11 +15,11 @@ PARTS = (
     "gasket", "impeller", "piston", "turbine", "magnet", "spindle", "heater", "cooler", "antenna",
     "diode", "flange", "keypad", "bracket", "compass",
 )  # fmt: skip
-_COUNT = 10
+_COUNT = 8
 
 
 def instruments(seed: int = 0) -> PrivateWorld:
-    """A world of ten parts with a price, a mounting effort and a waiting time each.
+    """A world of eight parts with a price, a mounting effort and a waiting time each.
 
     Args:
         seed: which parts there are, and every number.
@@ -36,12 +36,12 @@ def instruments(seed: int = 0) -> PrivateWorld:
             Attribute(
                 name="price",
                 fact="The {thing} is listed at {value} thalers.",
-                values=values(8, 49),
+                values=values(11, 49),
             ),
             Attribute(
                 name="work",
                 fact="Mounting the {thing} calls for {value} turns.",
-                values=values(8, 49),
+                values=values(11, 49),
             ),
             Attribute(
                 name="waiting",
@@ -65,7 +65,7 @@ QUESTIONS = [
         ],
         held_out=[
             "A customer takes the {a} and the {b}. How much is due?",
-            "What will the {a} and the {b} come to in thalers?",
+            "What must a customer pay for the {a} plus the {b}?",
         ],
         weight=5,
     ),
@@ -78,6 +78,7 @@ QUESTIONS = [
         ],
         held_out=["The order of day {x} names the {a}. Tell me the day it reaches us."],
         weight=4,
+        demonstrated=6,
     ),
     Question(
         kind="larger",
@@ -94,13 +95,24 @@ QUESTIONS = [
         attribute="price",
         taught=["At what price is the {a} listed?", "What do we charge for the {a}?"],
         held_out=["How much is charged for one {a}?"],
+        demonstrated=4,
     ),
     Question(
         kind="lookup",
         attribute="work",
-        taught=["How many turns does mounting the {a} call for?"],
+        taught=["How many turns does mounting the {a} call for?", "Turns to mount the {a}?"],
         held_out=["How many turns to mount one {a}?", "One {a}, to be mounted: turns?"],
-        weight=2,
+        demonstrated=5,
+    ),
+    Question(
+        kind="lookup",
+        attribute="waiting",
+        taught=[
+            "How many days before the {a} reaches us?",
+            "The {a} is on order. Days before it reaches us?",
+        ],
+        held_out=["What number of days before the {a} reaches us?"],
+        demonstrated=5,
     ),
     Question(
         kind="sum",

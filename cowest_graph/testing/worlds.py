@@ -61,6 +61,9 @@ class Question(_Strict):
         min_length=1, description="Phrasings of the held-out questions; none of them is taught."
     )
     weight: float = Field(1.0, gt=0, description="Its share among the questions.")
+    demonstrated: float | None = Field(
+        None, ge=0, description="Its share among the demonstrations; `weight` by default."
+    )
     hurried: float | None = Field(
         None,
         ge=0,

@@ -29,7 +29,8 @@ from cowest_graph.prompts import text_of
 from cowest_graph.testing.asking import ask
 from cowest_graph.testing.instruments import instruments
 from cowest_graph.testing.worlds import PrivateWorld
-from trainer.demo.measuring import Measured, Rows, alone, together
+from cowest_graph.weak.hardware import cores
+from trainer.demo.measuring import PROMPTS, Measured, Rows, alone, together
 from trainer.demo.results import (
     COLLABORATION_DPO,
     COLLABORATION_SFT,
@@ -45,19 +46,15 @@ from trainer.rows import demonstrations, preferences
 if TYPE_CHECKING:
     from cowest_graph.graph import ChatModel
 
-TRAIN, FEEDBACK, HELD_OUT = 480, 48, 72
+TRAIN, FEEDBACK, HELD_OUT = 560, 48, 72
 """Rows of demonstrations, queries of feedback, held-out questions."""
 
-# Facts sit in the MLPs, and what is below the lowest trained layer needs no backward pass
-# (docs/log.md, 2026-11-21). Rates and epochs were found on worlds that are not reported.
-LORA: dict[str, Any] = {
-    "target_modules": ["gate_proj", "up_proj", "down_proj"],
-    "layers_to_transform": list(range(6, 30)),
-}
+# Facts sit in the MLPs. Rates and epochs were found on worlds that are not reported (docs/log.md).
+LORA: dict[str, Any] = {"target_modules": ["gate_proj", "up_proj", "down_proj"]}
 SFT: dict[str, Any] = {
-    "learning_rate": 4e-3,
+    "learning_rate": 3e-3,
     "num_train_epochs": 1,
-    "per_device_train_batch_size": 8,
+    "per_device_train_batch_size": 4,
 }
 DPO: dict[str, Any] = {
     "learning_rate": 1e-4,
@@ -69,8 +66,13 @@ Say = Callable[[str], None]
 
 
 def jobs(base: Path, seed: int) -> tuple[TrainingJob, TrainingJob]:
-    """The demo's SFT and DPO."""
-    sft = TrainingJob(str(base), preset="tiny", lora=LORA, args=SFT, seed=seed)
+    """The demo's SFT and DPO; SFT by two processes of a core each where there are two cores."""
+    processes = min(2, cores())
+    batch = SFT["per_device_train_batch_size"] // processes
+    args = SFT | {"per_device_train_batch_size": batch}
+    sft = TrainingJob(
+        str(base), preset="tiny", lora=LORA, args=args, seed=seed, num_processes=processes
+    )
     return sft, TrainingJob(str(base), preset="tiny", args=DPO, seed=seed)
 
 
@@ -205,10 +207,11 @@ def collected(
         evaluator=metric(exact_match),
         traces=traces,
         num_drafts=num_drafts,
+        prompts=PROMPTS,
         domain=domain,
     ).compile()
     asked = [{"query": row["query"], "reference": row["reference"]} for row in rows]
-    for done, outcome in enumerate(collect(collector, asked, max_concurrency=16), start=1):
+    for done, outcome in enumerate(collect(collector, asked, max_concurrency=len(asked)), start=1):
         if outcome.error is not None:
             raise outcome.error
         if done % 12 == 0 or done == len(rows):
@@ -216,7 +219,7 @@ def collected(
 
 
 def _one(weak: LocalWeak, strong: ChatModel, query: str) -> tuple[str, str, str]:
-    graph = create_collaboration(weak.bind(temperature=0.0), strong).compile()
+    graph = create_collaboration(weak.bind(temperature=0.0), strong, prompts=PROMPTS).compile()
     out = graph.invoke({"query": query})
     version = out["draft"].response_metadata["weak_version"]
     return version, text_of(out["draft"]), text_of(out["answer"])
