@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint
+from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint, check_name
 from cowest_graph.files import held, replace_file
 from cowest_graph.traces import Trace
 from trainer.checks import HeldOut, dropped, refuse, text_faults, without
@@ -246,6 +246,8 @@ def _check_columns(job: TrainingJob, rows: Sequence[Row]) -> None:
 
 def _check_target(job: TrainingJob, adapters: AdapterRegistry, name: str | None) -> str:
     """What would fail at the end is told before training; returns the base model's fingerprint."""
+    if name is not None:
+        check_name(name)
     if name is not None and name in adapters:
         raise ValueError(f"the name {name!r} is taken in {adapters.folder}/; choose another one")
     ours = base_fingerprint(model_folder(job.model))

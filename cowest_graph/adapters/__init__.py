@@ -1,7 +1,15 @@
 """Versions of the weak model: folders, and the choice of the one in use."""
 
 from cowest_graph.adapters.choices import BASE, Choice, Chosen
-from cowest_graph.adapters.folders import CARD, CONFIG, NAME, WEIGHTS, Card, base_fingerprint
+from cowest_graph.adapters.folders import (
+    CARD,
+    CONFIG,
+    NAME,
+    WEIGHTS,
+    Card,
+    base_fingerprint,
+    check_name,
+)
 from cowest_graph.adapters.registry import AdapterRegistry
 
 __all__ = [
@@ -15,4 +23,5 @@ __all__ = [
     "Choice",
     "Chosen",
     "base_fingerprint",
+    "check_name",
 ]

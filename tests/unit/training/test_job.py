@@ -116,6 +116,8 @@ def test_a_taken_name_and_another_base_are_told_before_training(tmp_path: Path) 
     adapters.add(an_adapter(tmp_path / "sft"), card={"base_hash": "0" * 64}, name="mine")
     with pytest.raises(ValueError, match="the name 'mine' is taken"):
         train_sft(ROWS, TrainingJob(str(model)), adapters, name="mine")
+    with pytest.raises(ValueError, match="'base' is the bare base model"):
+        train_sft(ROWS, TrainingJob(str(model)), adapters, name="base")
     with pytest.raises(ValueError, match="is for another base model"):
         train_sft(ROWS, TrainingJob(str(model)), adapters)
     own = AdapterRegistry(tmp_path / "own", base=a_model(tmp_path / "other", "[]"))
