@@ -76,7 +76,7 @@ def as_plain(results: Results) -> dict[str, Any]:
             draft: asdict(results.stated(draft))
             | dict(zip(("rescued", "harmed"), results.changed(draft, answer), strict=True))
             for draft, answer in _STEPS
-            if results.has(draft)
+            if results.has(draft) and results.has(answer)
         },
         "kinds": {m.method: results.by_kind(m.method) for m in results.measured},
         "pairs": results.pairs,
@@ -149,7 +149,7 @@ def _facts(results: Results) -> list[str]:
         f"collected in {results.collect_seconds:.0f} s"
     ]
     for draft, answer in _STEPS:
-        if results.has(draft):
+        if results.has(draft) and results.has(answer):
             said, (rescued, harmed) = results.stated(draft), results.changed(draft, answer)
             lines.append(
                 f"{draft}: {said.facts:.2f} of the needed facts are stated right, "

@@ -1,11 +1,18 @@
 """The private world and the paired intervals."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cowest_graph.benchmark import mean_interval, paired_difference, pooled_difference
 from cowest_graph.testing.world import CONDITIONS, PARTS, REMEDIES, questions
+from trainer.demo import Results
+from trainer.demo.measuring import scored
+from trainer.demo.results import COLLABORATION_SFT, STRONG, WEAK_SFT
+from trainer.reports.demo import save_report
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -68,3 +75,47 @@ def test_a_pooled_difference_counts_every_run_alike_and_keeps_queries_in_their_r
 def test_other_queries_are_refused() -> None:
     with pytest.raises(ValueError, match="not the same queries"):
         paired_difference([1.0], [1.0, 0.0])
+
+
+HELD_OUT = [
+    {"query": "A and B?", "reference": "3", "kind": "sum", "facts": ["A is 1.", "B is 2."]},
+    {"query": "A?", "reference": "1", "kind": "lookup", "facts": ["A is 1."]},
+]
+
+
+def results(*said: tuple[str, list[str]]) -> Results:
+    rows = [{**row, "unsaid": ["B is listed."]} for row in HELD_OUT]
+    found = Results(0, "<world>", "weak", "strong", rows)
+    found.measured += [scored(name, outputs, rows, 2, 0, None) for name, outputs in said]
+    return found
+
+
+DRAFTS = (WEAK_SFT, ["A is 1. B is listed.\nAnswer: 3", "A is 1.\nAnswer: 2"])
+ANSWERS = (COLLABORATION_SFT, ["Answer: 4", "Answer: 1"])
+
+
+def test_the_report_tells_what_drafts_state_and_what_the_strong_model_made_of_them(
+    tmp_path: Path,
+) -> None:
+    found = results((STRONG, ["Answer: unknown"] * 2), DRAFTS, ANSWERS)
+    save_report(found, tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["drafts"] == {
+        WEAK_SFT: {
+            "facts": 2 / 3,
+            "complete": 0.5,
+            "left_out": 0.5,
+            "rescued": 1,
+            "harmed": 1,
+        }
+    }
+    assert told["kinds"][COLLABORATION_SFT] == {"lookup": 1.0, "sum": 0.0}
+    assert told["differences"][f"{COLLABORATION_SFT} - {WEAK_SFT}"]["mean"] == 0
+    page, text = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
+    assert "<world>" not in page
+    assert "puts 1 answers right and spoils 1" in text
+
+
+def test_what_was_not_measured_is_not_compared(tmp_path: Path) -> None:
+    save_report(results(DRAFTS), tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["differences"] == {}
