@@ -3,6 +3,7 @@
     python benchmarks/stand_in/make.py --out stand-in
     … --out stand-in --start v0001 --again comparing --rows 2400 --rate 1e-3 --seed 2
     … --out stand-in --start v0002 --again adding --rows 2400 --rate 1e-3 --seed 3
+    … --out stand-in --start v0003 --again sums --rows 1800 --rate 1.2e-3 --seed 4
     python benchmarks/stand_in/score.py --lora stand-in/note-reader.gguf
 
 Takes some half an hour on two cores with fast bf16. Prints the hash of the rows and of the file.

@@ -354,6 +354,7 @@ def _distractor(world: World) -> str:
 AGAIN = {
     "comparing": {"sum": 8, "larger": 8, "smaller": 4, "difference": 4, "day": 3, "left": 2},
     "adding": {"sum": 16, "day": 5, "lookup": 5, "larger": 2, "left": 1},
+    "sums": {"sum": 1},
 }
 """What is practised once more by that name, with its weights."""
 
