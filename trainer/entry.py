@@ -16,9 +16,6 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    # Read when torch is loaded. Threads that spin while they wait take the cores from the stand-in
-    # that serves beside them.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from trainer.cli import main as run
 
     run()

@@ -46,7 +46,7 @@ from trainer.rows import demonstrations, preferences
 if TYPE_CHECKING:
     from cowest_graph.graph import ChatModel
 
-TRAIN, FEEDBACK, HELD_OUT = 560, 48, 72
+TRAIN, FEEDBACK, HELD_OUT = 560, 40, 60
 """Rows of demonstrations, queries of feedback, held-out questions."""
 
 # Facts sit in the MLPs. Rates and epochs were found on worlds that are not reported (docs/log.md).
