@@ -248,8 +248,8 @@ def _check_target(job: TrainingJob, adapters: AdapterRegistry, name: str | None)
     """What would fail at the end is told before training; returns the base model's fingerprint."""
     if name is not None:
         check_name(name)
-    if name is not None and name in adapters:
-        raise ValueError(f"the name {name!r} is taken in {adapters.folder}/; choose another one")
+        if name in adapters:
+            raise ValueError(f"the name {name!r} is taken in {adapters.folder}/; choose another")
     ours = base_fingerprint(model_folder(job.model))
     known = {version: adapters.card(version).get("base_hash") for version in adapters}
     if adapters.base is not None:

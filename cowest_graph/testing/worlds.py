@@ -102,6 +102,12 @@ class PrivateWorld(_Strict):
         names = [attribute.name for attribute in self.attributes]
         if len(set(names)) < len(names):
             raise ValueError(f"two attributes have one name; there are: {', '.join(names)}")
+        asked = [(question.kind, question.attribute) for question in self.questions]
+        for kind, attribute in set(asked):
+            if asked.count((kind, attribute)) > 1:  # what one teaches the other would hold out
+                raise ValueError(
+                    f"two questions are {kind!r} on {attribute!r}; put their phrasings in one"
+                )
         for question in self.questions:
             if question.attribute not in names:
                 raise ValueError(

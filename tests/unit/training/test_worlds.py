@@ -123,6 +123,7 @@ def test_a_world_of_a_file_is_asked_about(tmp_path: Path) -> None:
     [
         ("questions.0.kind", "product", "'lookup', 'sum'"),
         ("questions.0.attribute", "sugar", "asks for the attribute 'sugar'; there are: flour"),
+        ("questions", SMALL["questions"] * 2, "two questions are 'sum' on 'flour'"),
         ("questions.0.taught", ["How much for {a}?"], "must have the placeholders {a}, {b}"),
         ("questions.0.taught", ["{a and {b}"], "questions.0"),
         ("questions.0.held_out", ["Cups for {a} and {b}?"], "is taught and held out"),
