@@ -154,7 +154,7 @@ def _clean(settings: dict[str, Any]) -> dict[str, Any]:
 class StrongServer:
     """The packaged weights on llama.cpp's OpenAI-compatible server, with a key of its own.
 
-    Runs in threads of this process until `close()` or the end of the program. Greedy answers to
+    Runs in a process of its own until `close()` or the end of the program. Greedy answers to
     equal prompts are equal, whoever else asks and whatever was asked before: one request is
     computed at a time, and none begins with what another one left in the prompt cache. That takes
     1.5 times as long as eight at a time with the cache, where half the answers differ between two

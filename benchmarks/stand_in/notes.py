@@ -129,6 +129,9 @@ def _lookup(world: World) -> Task:
 
 def _sum(world: World) -> Task:
     kind, unit, things, (a, b), question = _two(world, "total")
+    if world.draw.random() < 0.25:
+        template = world.draw.choice(skills.TOTALS)
+        question = _said(template, a=things[0], b=things[1], u=unit)
     facts = _facts(world, kind, unit, dict(zip(things, (a, b), strict=True)))
     return Task(
         "sum", question, facts, f"{a} + {b} = {a + b}", str(a + b), _near(world.draw, a + b)
@@ -355,6 +358,7 @@ AGAIN = {
     "comparing": {"sum": 8, "larger": 8, "smaller": 4, "difference": 4, "day": 3, "left": 2},
     "adding": {"sum": 16, "day": 5, "lookup": 5, "larger": 2, "left": 1},
     "sums": {"sum": 1},
+    "days": {"sum": 8, "day": 7, "lookup": 3, "larger": 2, "difference": 1, "left": 1},
 }
 """What is practised once more by that name, with its weights."""
 

@@ -139,7 +139,7 @@ ATTRIBUTES = {
     ),
 }
 
-FACTS = ("{A}: {v} {u}.", "Here it is {v} {u} for {a}.")
+FACTS = ("{A}: {v} {u}.", "Here it is {v} {u} for {a}.", "{A} comes to {v} {u}.")
 """Ways to state a fact of any kind."""
 
 DELAYS = (
@@ -151,6 +151,15 @@ DELAYS = (
     ("{A} is ready within {v} days.", "If {a} is begun on day {x}, when is it ready?"),
     ("It takes {v} days until {a} opens.", "Counted from day {x}, on which day does {a} open?"),
     ("Delivery of {a}: {v} days.", "{A} was bought on day {x}. What day is it delivered?"),
+    ("{A} is back {v} days later.", "{A} went out on day {x}. Name the day on which it is back."),
+    (
+        "We get {a} {v} days after asking.",
+        "Day {x}: one asks for {a}. Which day do we get it?",
+    ),
+    ("{A} is due in {v} hours.", "It is hour {x}. Which hour is it when {a} is due?"),
+    ("{A} flowers {v} weeks on.", "{A} was planted in week {x}. Tell me in which week it flowers."),
+    ("Repairing {a} keeps us {v} days.", "We begin to repair {a} on day {x}. Done by which day?"),
+    ("{A} may be kept for {v} days.", "{A} was lent on day {x}. By what day must it be returned?"),
 )
 """How long something takes to come, and the day on which it does."""
 
@@ -161,6 +170,15 @@ WAITS = (
     "In how many days does {a} come?",
 )
 """How one asks for such a time itself."""
+
+TOTALS = (
+    "Both {a} and {b}: how many {u}?",
+    "How many {u} does one get to with {a} and {b}?",
+    "Add {a} and {b}. What are the {u} then?",
+    "Give me the {u} of {a} and of {b} as one figure.",
+    "We count {a} with {b}. The {u} in total?",
+)
+"""Ways to ask for a sum of any kind."""
 
 PLACES = ("hall", "room", "gate", "floor", "box", "lane")
 NOUNS = [

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.caches import InMemoryCache
-
 from cowest_graph import (
     AdapterRegistry,
     LocalWeak,
@@ -30,6 +28,7 @@ from cowest_graph.testing.asking import ask
 from cowest_graph.testing.instruments import instruments
 from cowest_graph.testing.worlds import PrivateWorld
 from cowest_graph.weak.hardware import cores
+from trainer.demo.caching import OnceCache
 from trainer.demo.measuring import PROMPTS, Measured, Rows, alone, together
 from trainer.demo.results import (
     COLLABORATION_DPO,
@@ -100,7 +99,7 @@ def run_demo(
     began = time.perf_counter()
     base = embedded.weak_model()
     # The stand-in repeats itself, so that equal prompts need to be asked but once.
-    strong = strong or embedded.strong_model(cache=InMemoryCache())
+    strong = strong or embedded.strong_model(cache=OnceCache())
     world = world or instruments(seed)
     data = ask(world, seed, train=TRAIN, feedback=FEEDBACK, held_out=HELD_OUT)
     adapters = AdapterRegistry(folder / "adapters", base=base)

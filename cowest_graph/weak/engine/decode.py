@@ -23,6 +23,7 @@ from cowest_graph.weak.engine.kv_cache import ATTENTION, RowCache
 from cowest_graph.weak.engine.lora import LoraRows, linear_layers
 from cowest_graph.weak.engine.request import Cancelled, QueueFull, Request, Row, Written
 from cowest_graph.weak.engine.sampling import Rules, sample
+from cowest_graph.weak.sharing import CORES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -131,6 +132,8 @@ class Engine:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._wait_for_work():
+                if self.model.device.type == "cpu":
+                    CORES.wait()
                 try:
                     self._drop_given_up()
                     self._admit()

@@ -1,22 +1,41 @@
-"""llama.cpp's OpenAI-compatible server in threads of this process, on a loopback port.
+"""llama.cpp's OpenAI-compatible server in a process of its own, on a loopback port.
 
-Knows xllamacpp's parameters. Knows no model by name and no adapter's conversion.
+Knows how to start, reach and end it, and whose turn on the cores it is. Knows no model by name and
+no adapter's conversion.
+
+Within this process its threads and torch's would share one OpenMP library, which lets none of them
+wait awake once there are more threads than cores: it served at less than half its speed.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 from pydantic import PrivateAttr
 
 from cowest_graph.weak.hardware import cores
+from cowest_graph.weak.servers import llama_process
+from cowest_graph.weak.sharing import CORES
 
 
 class LlamaServer:
     """A server with a key of its own; it runs until `close()`, or until nobody holds it.
+
+    Its process ends with this one, however this one ends.
 
     Args:
         gguf: the model's file.
@@ -28,6 +47,7 @@ class LlamaServer:
 
     Raises:
         ImportError: when xllamacpp is not installed.
+        RuntimeError: when it cannot serve that; with what it said.
     """
 
     def __init__(
@@ -40,21 +60,23 @@ class LlamaServer:
         context: int = 2048,
         threads: int | None = None,
     ) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path, params.model_alias = str(gguf), {name}
-        if lora is not None:
-            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
-        params.n_parallel, params.n_ctx = parallel, parallel * context
-        params.hostnames, params.port = ["127.0.0.1"], 0
+        if find_spec("xllamacpp") is None:
+            raise ImportError("xllamacpp is not installed; install: pip install xllamacpp")
         self.name, self.api_key = name, secrets.token_urlsafe(24)
-        params.api_keys = [self.api_key]
-        params.cors_origins, params.ui, params.endpoint_slots = "", False, False
-        params.verbosity = 0
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads or cores()
-        self._server: Any = xllamacpp.Server(params)
-        self.base_url = f"{self._server.listening_address}/v1"
+        given = {
+            "gguf": str(gguf),
+            "name": name,
+            "lora": None if lora is None else str(lora),
+            "parallel": parallel,
+            "context": context,
+            "threads": threads or cores(),
+            "key": self.api_key,
+        }
+        process, url = _started(given)
+        self.pid = process.pid
+        self.close = weakref.finalize(self, _end, process)
+        """Stop the server; a second call does nothing."""
+        self.base_url = f"{url}/v1"
 
     def chat_model(self, **settings: Any) -> ChatOpenAI:
         """A LangChain chat model on this server; the server runs while it is used or held.
@@ -71,12 +93,81 @@ class LlamaServer:
         model._server = self
         return model
 
-    def close(self) -> None:
-        """Stop the server; a second call does nothing."""
-        self._server = None
+
+def _started(given: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
+    """The process and its address; the key goes over its input, where no other user reads it."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(llama_process.__file__))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # Ctrl-C is for this process: calls under way are to finish
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(given).encode() + b"\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BaseException:
+            _end(process)
+            raise
+        told = json.loads(line or b"{}")
+        if "url" in told:
+            return process, str(told["url"])
+        _end(process)
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()
+        why = told.get("error") or f"its process ended with {process.returncode}"
+        raise RuntimeError("\n".join([f"llama.cpp cannot serve {given['gguf']}: {why}", *lines]))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class ServedHere(ChatOpenAI):
-    """A chat model that keeps its server running."""
+    """A chat model that keeps its server running, and the cores for its calls."""
 
     _server: Any = PrivateAttr(default=None)
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        with CORES.used():
+            return super()._generate(messages, *args, **kwargs)
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> ChatResult:
+        with CORES.used():
+            return await super()._agenerate(messages, *args, **kwargs)
+
+    def _stream(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        with closing(super()._stream(messages, *args, **kwargs)) as pieces:
+            while True:
+                with CORES.used():  # not while who reads the stream does something else
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                yield piece
+
+    async def _astream(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        async with aclosing(super()._astream(messages, *args, **kwargs)) as pieces:
+            while True:
+                with CORES.used():
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
+                yield piece

@@ -188,7 +188,9 @@ def runs(text: str, length: int = 4) -> set[tuple[str, ...]]:
 
 def practised() -> list[str]:
     """Every template that the stand-in practised on, and 2,000 of its rows."""
-    found = list(skills.FACTS) + [text for pair in skills.DELAYS for text in pair]
+    found = [*skills.FACTS, *skills.TOTALS, *skills.WAITS] + [
+        text for pair in skills.DELAYS for text in pair
+    ]
     for kind in skills.ATTRIBUTES.values():
         for texts in (kind.facts, kind.lookup, kind.total, kind.larger, kind.smaller, kind.apart):
             found += texts
