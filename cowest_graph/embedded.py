@@ -156,9 +156,8 @@ class StrongServer:
 
     Runs in a process of its own until `close()` or the end of the program. Greedy answers to
     equal prompts are equal, whoever else asks and whatever was asked before: one request is
-    computed at a time, and none begins with what another one left in the prompt cache. That takes
-    1.5 times as long as eight at a time with the cache, where half the answers differ between two
-    runs (docs/log.md).
+    computed at a time, without flash attention, whose sums depend on what the prompt cache holds.
+    With it, or with several at a time, some answers differ between two runs (docs/log.md).
 
     Args:
         lora: a GGUF adapter to serve the weights with; None for the stock model.
@@ -186,6 +185,7 @@ class StrongServer:
             parallel=parallel,
             context=context,
             threads=threads,
+            repeatable=parallel == 1,
         )
         self.api_key, self.base_url = self._server.api_key, self._server.base_url
 
@@ -203,7 +203,6 @@ class StrongServer:
         # llama.cpp's own defaults cut the vocabulary; uncut, it is sorted at every token, which a
         # greedy choice can do without.
         sampling: dict[str, Any] = {"top_k": 1 if greedy else 0, "min_p": 0.0}
-        sampling["cache_prompt"] = False
         if grammar:
             sampling["grammar"] = grammar
         return self._server.chat_model(extra_body=sampling, **(defaults | settings))

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -132,12 +133,11 @@ class Engine:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._wait_for_work():
-                if self.model.device.type == "cpu":
-                    CORES.wait()
                 try:
-                    self._drop_given_up()
-                    self._admit()
-                    self._step()
+                    with CORES.step() if self.model.device.type == "cpu" else nullcontext():
+                        self._drop_given_up()
+                        self._admit()
+                        self._step()
                 except Exception as error:
                     log.exception("a step of %d texts failed", len(self._rows))
                     self._abandon(error)

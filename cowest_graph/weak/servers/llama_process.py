@@ -36,7 +36,7 @@ def serve(given: dict[str, Any]) -> Any:
     """llama.cpp's server, in threads of this process.
 
     Args:
-        given: "gguf", "name", "lora", "parallel", "context", "threads", "key".
+        given: "gguf", "name", "lora", "parallel", "context", "threads", "repeatable", "key".
     """
     import xllamacpp
 
@@ -49,6 +49,8 @@ def serve(given: dict[str, Any]) -> Any:
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.api_keys = [given["key"]]
     params.cors_origins, params.ui, params.endpoint_slots = "", False, False
+    if given["repeatable"]:  # flash attention rounds by what else is computed with a token
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.verbosity = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = given["threads"]
     return xllamacpp.Server(params)

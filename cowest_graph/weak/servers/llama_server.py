@@ -17,7 +17,6 @@ import sys
 import tempfile
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,8 @@ class LlamaServer:
         parallel: requests served at once; each has `context` tokens.
         context: tokens of prompt and answer together.
         threads: CPU threads; every core that it may use by default.
+        repeatable: whether a token is to have the same value whatever is computed beside it, or is
+            in the prompt cache; with one request at a time it then has, to the bit.
 
     Raises:
         ImportError: when xllamacpp is not installed.
@@ -59,6 +60,7 @@ class LlamaServer:
         parallel: int = 8,
         context: int = 2048,
         threads: int | None = None,
+        repeatable: bool = False,
     ) -> None:
         if find_spec("xllamacpp") is None:
             raise ImportError("xllamacpp is not installed; install: pip install xllamacpp")
@@ -70,6 +72,7 @@ class LlamaServer:
             "parallel": parallel,
             "context": context,
             "threads": threads or cores(),
+            "repeatable": repeatable,
             "key": self.api_key,
         }
         process, url = _started(given)
@@ -141,33 +144,33 @@ class ServedHere(ChatOpenAI):
     _server: Any = PrivateAttr(default=None)
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        with CORES.used():
+        with CORES.call():
             return super()._generate(messages, *args, **kwargs)
 
     async def _agenerate(
         self, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> ChatResult:
-        with CORES.used():
+        async with CORES.acall():
             return await super()._agenerate(messages, *args, **kwargs)
 
     def _stream(
         self, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        with closing(super()._stream(messages, *args, **kwargs)) as pieces:
-            while True:
-                with CORES.used():  # not while who reads the stream does something else
-                    piece = next(pieces, None)
-                if piece is None:
-                    return
-                yield piece
+        pieces = super()._stream(messages, *args, **kwargs)
+        while True:
+            with CORES.call():  # not while who reads the stream does something else
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     async def _astream(
         self, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with aclosing(super()._astream(messages, *args, **kwargs)) as pieces:
-            while True:
-                with CORES.used():
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    return
-                yield piece
+        pieces = super()._astream(messages, *args, **kwargs)
+        while True:
+            async with CORES.acall():
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
+            yield piece
