@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer.backends import load, named, settings, trl_config
 from trainer.checks import examined
+from trainer.fast.paths import chunks_for
 from trainer.rows import Row
 from trainer.tuning import Run, tune
 
@@ -51,6 +52,7 @@ def train(
     kept, measured = examined(
         rows, tokenizer, model, config.max_length, drop=drop_bad_rows, note=log.note
     )
+    chunks_for(config.per_device_train_batch_size, run.machine.device)
     metrics = tune(run, SFTTrainer, model, tokenizer, kept, config)
     shape = {} if start else {"lora": lora}
     return model, {

@@ -65,6 +65,31 @@ def _precomputed_roughly(trainer: Trainer) -> str | None:
     )
 
 
+_FEW_ROWS, _SMALL_CHUNK = 4, 64
+
+
+def chunks_for(rows: int, device: str) -> int | None:
+    """Let TRL's SFT loss go over completion tokens in chunks that few short rows can fill.
+
+    It rounds their number up to whole chunks of 256, and computes each twice: of two rows of thirty
+    tokens that is four times too many logits. Must come before the trainer is made.
+
+    Args:
+        rows: in a micro-batch.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Tokens in a chunk; None where TRL has no such chunks.
+    """
+    from trl.trainer import sft_trainer
+
+    if not hasattr(sft_trainer, "_CHUNKED_LM_HEAD_CHUNK_SIZE"):
+        return None
+    if device == "cpu" and rows <= _FEW_ROWS:
+        sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE = _SMALL_CHUNK
+    return int(sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE)
+
+
 def logits_on_completions(trainer: Trainer, note: Note = lambda text: None) -> bool:
     """Compute logits at completion tokens only, and in pieces: TRL's own path, which it keeps for
     machines with liger-kernel though it is plain PyTorch.

@@ -202,7 +202,6 @@ class _Layout:
             (1, heads, computed, width).
         """
         import torch
-        from torch.nn.functional import scaled_dot_product_attention as attention
 
         self.calls += 1
         # One split each: its backward is one concatenation, where slices would add up full tensors.
@@ -211,10 +210,27 @@ class _Layout:
         for own, path, mask in zip(queries, self._paths, self._masks, strict=True):
             k = torch.cat([keys[i] for i in path], dim=2) if mask is not None else keys[path[0]]
             v = torch.cat([values[i] for i in path], dim=2) if mask is not None else values[path[0]]
-            outputs.append(
-                attention(own, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
-            )
+            outputs.append(_attended(own, k, v, mask, scaling))
         return torch.cat(outputs, dim=2)
+
+
+_SHORT = 256  # tokens up to which a CPU's fused attention costs more than it saves
+
+
+def _attended(query: Any, key: Any, value: Any, mask: Any, scaling: float | None) -> Any:
+    """Attention by torch; of short texts on a CPU by hand, which takes a third of the time, most of
+    it in the backward pass."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention, softmax
+
+    if query.device.type != "cpu" or key.shape[2] > _SHORT:
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
+        )
+    if mask is None:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+    scores = query @ key.transpose(2, 3) * (scaling or query.shape[3] ** -0.5)
+    return softmax(scores.masked_fill(~mask, float("-inf")), dim=3).to(value.dtype) @ value
 
 
 def _rows(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[list[int]]:

@@ -63,7 +63,7 @@ ROOMS = {
     "trainer.checks": "rows",
     "trainer.backends": "job presets run",
     "trainer.tuning": "backends fast job rows run",
-    "trainer.sft": "backends checks rows tuning",
+    "trainer.sft": "backends checks fast rows tuning",
     "trainer.dpo": "backends checks job objectives rows tuning",
     "trainer.kto": "backends checks objectives rows tuning",
     "trainer.worker": "backends dpo job kto run sft tuning",
