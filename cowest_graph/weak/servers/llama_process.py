@@ -51,6 +51,7 @@ def serve(given: dict[str, Any]) -> Any:
     params.cors_origins, params.ui, params.endpoint_slots = "", False, False
     if given["repeatable"]:  # flash attention rounds by what else is computed with a token
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.cache_ram_mib = 0  # a state that was put away there comes back with other bits
     params.verbosity = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = given["threads"]
     return xllamacpp.Server(params)

@@ -49,7 +49,7 @@ def test_with_true_notes_it_answers_every_kind(strong: Any, rows: list[dict[str,
     assert set(by_kind) == {"sum", "later", "larger", "lookup"}
     for kind, exact in by_kind.items():
         # Its level is in docs/log.md; a CPU's last bits turn a digit here and there.
-        assert sum(exact) / len(exact) >= 0.8, (kind, sum(exact), len(exact))
+        assert sum(exact) / len(exact) >= 0.85, (kind, sum(exact), len(exact))
 
 
 def test_without_a_fact_it_keeps_what_the_expert_says(strong: Any) -> None:
