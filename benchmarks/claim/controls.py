@@ -158,11 +158,11 @@ def main() -> None:
     for demo in demos:
         steps: list[tuple[str, Callable[[Demo], None]]] = [
             ("strong model with true notes", other_drafts),
-            ("stock strong, DPO adapter", stock),
             ("majority of 5 drafts, weak model alone", votes),
             ("SFT on chosen drafts", partial(chosen, rate=given.chosen_rate)),
             ("DPO on shuffled pairs", shuffled_pairs),
             ("SFT on complete demonstrations alone", complete),
+            ("stock strong, DPO adapter", stock),
         ]
         if given.skill:
             steps.append(

@@ -1,4 +1,4 @@
-"""The weak model on llama.cpp: a fast server on a CPU for each version, in this process.
+"""The weak model on llama.cpp: a fast server on a CPU for each version, started by this process.
 
 Knows GGUF files and how a LoRA of PEFT's becomes one. Knows no server's parameters and no chat
 turn: `following` says which server is asked.
