@@ -163,7 +163,7 @@ class StrongServer:
         lora: a GGUF adapter to serve the weights with; None for the stock model.
         parallel: requests computed at once; above 1, what shares a batch may change a greedy token.
         context: tokens of prompt and answer together.
-        threads: CPU threads; every core that it may use by default.
+        threads: CPU threads; by default a core each, fewer where `OMP_NUM_THREADS` says so.
 
     >>> with StrongServer() as server:  # doctest: +SKIP
     ...     server.chat_model().invoke("Hello")

@@ -18,6 +18,12 @@ def cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
+def threads() -> int:
+    """Threads to compute with: a core each, or fewer where `OMP_NUM_THREADS` says so."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores(), max(1, int(said))) if said.isdigit() else cores()
+
+
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16; emulated, it is hundreds of times slower.
 

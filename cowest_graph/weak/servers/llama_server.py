@@ -26,9 +26,13 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 from pydantic import PrivateAttr
 
-from cowest_graph.weak.hardware import cores
+from cowest_graph.weak import hardware
 from cowest_graph.weak.servers import llama_process
 from cowest_graph.weak.sharing import CORES
+
+# Turns of a loop for which its threads wait awake for each other: enough for the next layer, and
+# two servers on the same cores do not keep them from each other.
+_AWAKE = "3000"
 
 
 class LlamaServer:
@@ -42,7 +46,7 @@ class LlamaServer:
         lora: a GGUF file of a LoRA on it.
         parallel: requests served at once; each has `context` tokens.
         context: tokens of prompt and answer together.
-        threads: CPU threads; every core that it may use by default.
+        threads: CPU threads; by default a core each, fewer where `OMP_NUM_THREADS` says so.
         repeatable: whether a token is to have the same value whatever is computed beside it, or is
             in the prompt cache; with one request at a time it then has, to the bit.
 
@@ -71,7 +75,7 @@ class LlamaServer:
             "lora": None if lora is None else str(lora),
             "parallel": parallel,
             "context": context,
-            "threads": threads or cores(),
+            "threads": threads or hardware.threads(),
             "repeatable": repeatable,
             "key": self.api_key,
         }
@@ -99,13 +103,14 @@ class LlamaServer:
 
 def _started(given: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
     """The process and its address; the key goes over its input, where no other user reads it."""
+    paths = [path for path in sys.path if path]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [sys.executable, "-P", str(Path(llama_process.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={"GOMP_SPINCOUNT": _AWAKE} | os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # Ctrl-C is for this process: calls under way are to finish
         )
         assert process.stdin is not None
