@@ -50,13 +50,12 @@ def test_attention_by_hand_is_torch_s(
 
 
 def test_small_batches_on_a_cpu_get_chunks_that_they_fill(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
-    monkeypatch.setattr(sft_trainer, "_CHUNKED_LM_HEAD_CHUNK_SIZE", usual)
-    assert chunks_for(2, "cuda") == usual
-    assert chunks_for(64, "cpu") == usual
-    small = chunks_for(2, "cpu")
+    now = sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
+    monkeypatch.setattr(sft_trainer, "_CHUNKED_LM_HEAD_CHUNK_SIZE", now)  # put back afterwards
+    small, usual = chunks_for(2, "cpu"), chunks_for(2, "cuda")
     assert small is not None
-    assert small < usual
+    assert usual is not None
+    assert small < usual == chunks_for(64, "cpu") == sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
     torch.manual_seed(0)
     hidden, weight = torch.randn(2, 40, 8), torch.randn(50, 8)
     labels = torch.randint(0, 50, (2, 40)).masked_fill(torch.rand(2, 40) < 0.5, -100)

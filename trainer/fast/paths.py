@@ -7,6 +7,7 @@ what a path does is in `shared_prefix` and `reference`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,11 +84,19 @@ def chunks_for(rows: int, device: str) -> int | None:
     """
     from trl.trainer import sft_trainer
 
-    if not hasattr(sft_trainer, "_CHUNKED_LM_HEAD_CHUNK_SIZE"):
+    if (own := _own_chunk()) is None:
         return None
-    if device == "cpu" and rows <= _FEW_ROWS:
-        sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE = _SMALL_CHUNK
-    return int(sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE)
+    chunk = _SMALL_CHUNK if device == "cpu" and rows <= _FEW_ROWS else own
+    sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE = chunk
+    return chunk
+
+
+@cache
+def _own_chunk() -> int | None:
+    """TRL's own, as it was before anything was set here."""
+    from trl.trainer import sft_trainer
+
+    return getattr(sft_trainer, "_CHUNKED_LM_HEAD_CHUNK_SIZE", None)
 
 
 def logits_on_completions(trainer: Trainer, note: Note = lambda text: None) -> bool:
