@@ -9,16 +9,23 @@ import pytest
 from cowest_graph.weak.sharing import Cores
 
 
-def test_a_step_waits_for_the_calls_that_are_under_way() -> None:
-    cores, order = Cores(), []
+def stepping(cores: Cores, order: list[str]) -> threading.Thread:
+    """A thread that takes one step, and says so."""
 
     def step() -> None:
         with cores.step():
             order.append("step")
 
+    thread = threading.Thread(target=step)
+    thread.start()
+    return thread
+
+
+def test_a_step_waits_for_the_calls_that_are_under_way() -> None:
+    cores, order = Cores(), []
+
     with cores.call(), cores.call():
-        thread = threading.Thread(target=step)
-        thread.start()
+        thread = stepping(cores, order)
         thread.join(0.1)
         order.append("calls")
     thread.join(5)
@@ -66,13 +73,8 @@ def test_a_step_goes_on_beside_a_call_that_does_not_end() -> None:
 def test_between_two_pieces_of_a_stream_no_step_begins() -> None:
     cores, order = Cores(), []
 
-    def step() -> None:
-        with cores.step():
-            order.append("step")
-
     with cores.call():
-        thread = threading.Thread(target=step)
-        thread.start()
+        thread = stepping(cores, order)
         time.sleep(0.05)
     with cores.call():  # at once, as the next piece
         time.sleep(0.05)
