@@ -1,0 +1,93 @@
+"""What the stand-in's calls cost by the weights' quantization, each question asked of every one.
+
+    python benchmarks/stand_in/speed.py --questions 30
+
+The packaged weights beside the same ones as Q8_0 and as Q4_0 (the embedding stays Q8_0), with the
+note reader and, for the packaged ones, without. Side by side, question by question, so that
+whatever else the machine does falls on all alike; seconds a call, and as a ratio to the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
+
+from cowest_graph import embedded
+from cowest_graph.testing.asking import ask
+from cowest_graph.testing.instruments import instruments
+from cowest_graph.weak.servers.llama_server import LlamaServer
+from trainer.demo.measuring import PROMPTS
+
+_SEED = 100  # a development world
+_OWN = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count", "general.architecture")
+
+
+def main() -> None:
+    """Print a line a way of serving."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--questions", type=int, default=30)
+    given = options.parse_args()
+    data = ask(instruments(_SEED), _SEED, train=100, held_out=60)
+    asked = [
+        {"query": row["query"], "draft": " ".join(row["facts"])}
+        for row in data.held_out[: given.questions]
+    ]
+    packaged = embedded.packaged_weights()
+    with tempfile.TemporaryDirectory() as folder:
+        weights = {"packaged (Q4_1)": packaged, "packaged, no adapter": packaged}
+        for kind in (GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0):
+            weights[kind.name] = Path(folder) / f"{kind.name}.gguf"
+            requantized(packaged, weights[kind.name], kind)
+        servers = {name: _served(name, file) for name, file in weights.items()}
+        for server in servers.values():
+            _call(server, asked[0])  # not counted
+        seconds = dict.fromkeys(servers, 0.0)
+        for question in asked:
+            for name, server in servers.items():
+                seconds[name] += _call(server, question)
+        for server in servers.values():
+            server.close()
+    first = seconds["packaged (Q4_1)"]
+    for name, total in seconds.items():
+        print(f"{name:22} {total / len(asked):.3f} s a call, {total / first:.2f}")
+
+
+def _served(name: str, weights: Path) -> LlamaServer:
+    lora = None if name.endswith("no adapter") else embedded.NOTE_READER
+    return LlamaServer(weights, name, lora=lora, parallel=1, repeatable=True)
+
+
+def _call(server: LlamaServer, question: dict[str, str]) -> float:
+    """Seconds of one greedy answer in the forced format."""
+    sampling = {"top_k": 1, "min_p": 0.0, "grammar": embedded.ANSWER_GRAMMAR}
+    model = server.chat_model(temperature=0.0, max_tokens=320, extra_body=sampling)
+    began = time.perf_counter()
+    (PROMPTS.refine | model).invoke(question)
+    return time.perf_counter() - began
+
+
+def requantized(source: Path, target: Path, kind: GGMLQuantizationType) -> None:
+    """The same weights in another quantization; what is Q8_0 or float32 stays as it is."""
+    reader, writer = GGUFReader(source), GGUFWriter(target, "llama")
+    for field in reader.fields.values():
+        if field.name not in _OWN:
+            inner = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    for tensor in reader.tensors:
+        if tensor.tensor_type in (GGMLQuantizationType.F32, GGMLQuantizationType.Q8_0):
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        else:
+            values = quants.dequantize(tensor.data, tensor.tensor_type)
+            writer.add_tensor(tensor.name, quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+if __name__ == "__main__":
+    main()
