@@ -1,4 +1,4 @@
-"""Turns on the CPU's cores: a local server's calls first, the decode engine in between.
+"""Turns on the CPU's cores: a local server's calls, and steps of the decode engine.
 
 Knows who computes, not what. Two pools of threads on the same cores wait for each other's threads
 at every layer: side by side, a decoding step and a server's answer take up to ten times as long as
@@ -10,53 +10,85 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 _PAUSE = 0.02  # seconds between two pieces of a stream, at most
-_STEP = 2.0  # seconds that a call waits for the end of a step
+_STEP = 10.0  # seconds that a call waits for the end of a step
 _LOOK = 0.005
 
 
+class Places:
+    """What a server computes at once, and who waits for it, in their order.
+
+    A call that no place is free for would wait in the server, where it holds the cores as if it
+    were computed.
+
+    Args:
+        count: requests at once.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+        self.waiting: deque[object] = deque()
+
+
 class Cores:
-    """Calls of a server on this machine, and steps of the engine: never both at a time, if it can
-    be had in some seconds.
+    """Calls of servers on this machine, and steps of the engine: in turn where both wait, and never
+    both at a time, if it can be had in some seconds.
     """
 
     def __init__(self) -> None:
         """Nobody computes."""
         self._calls = 0
         self._steps = 0
+        self._began = 0.0  # the newest step
+        self._steps_next = False  # whether the last turn was a call's
+        self._streaming = False  # whether it was a piece of a stream, and another may come
+        self._waiting_steps = 0
+        self._places: set[Places] = set()  # that calls wait for
         self._changed = threading.Condition()
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """A call is under way; it begins at the end of the step that is."""
+    def call(self, places: Places | None = None) -> Iterator[None]:
+        """A call is under way; it begins at the end of the step that is.
+
+        Args:
+            places: of its server; None for a piece of a stream, which has its place.
+        """
+        ticket = object()
         with self._changed:
-            self._calls += 1
-            self._changed.wait_for(lambda: not self._steps, _STEP)
+            self._queued(places, ticket)
+            try:
+                while not self._may_call(places, ticket):
+                    self._changed.wait(self._patience())
+            except BaseException:
+                self._left(places, ticket)
+                raise
+            self._begun(places, ticket)
         try:
             yield
         finally:
-            self._ended()
+            self._ended(places)
 
     @asynccontextmanager
-    async def acall(self) -> AsyncIterator[None]:
+    async def acall(self, places: Places | None = None) -> AsyncIterator[None]:
         """As `call`, for coroutines."""
+        ticket = object()
         with self._changed:
-            self._calls += 1
+            self._queued(places, ticket)
         try:
-            until = time.monotonic() + _STEP
-            while self._steps and time.monotonic() < until:
+            while not self._began_now(places, ticket):
                 await asyncio.sleep(_LOOK)
+        except BaseException:
+            with self._changed:
+                self._left(places, ticket)
+            raise
+        try:
             yield
         finally:
-            self._ended()
-
-    def _ended(self) -> None:
-        with self._changed:
-            self._calls -= 1
-            self._changed.notify_all()
+            self._ended(places)
 
     @contextmanager
     def step(self, timeout: float = 10.0) -> Iterator[None]:
@@ -67,16 +99,76 @@ class Cores:
         """
         until = time.monotonic() + timeout
         with self._changed:
-            while self._calls and time.monotonic() < until:
-                self._changed.wait_for(lambda: not self._calls, until - time.monotonic())
-                self._changed.wait_for(lambda: self._calls, _PAUSE)
+            self._waiting_steps += 1
+            try:
+                while (left := until - time.monotonic()) > 0:
+                    if not self._may_step():
+                        self._changed.wait(left)
+                    elif not self._streaming:
+                        break
+                    elif not self._changed.wait_for(lambda: self._calls, min(_PAUSE, left)):
+                        self._streaming = False  # no next piece
+            finally:
+                self._waiting_steps -= 1
+            self._steps_next = False
             self._steps += 1
+            self._began = time.monotonic()
         try:
             yield
         finally:
             with self._changed:
                 self._steps -= 1
                 self._changed.notify_all()
+
+    # --- under the lock ---
+
+    def _may_call(self, places: Places | None, ticket: object) -> bool:
+        if places is not None and not (places.free and places.waiting[0] is ticket):
+            return False
+        if places is not None and self._steps_next and self._waiting_steps:
+            return False
+        return not self._steps or self._patience() <= 0
+
+    def _may_step(self) -> bool:
+        if self._calls:
+            return False
+        return self._steps_next or not any(p.free and p.waiting for p in self._places)
+
+    def _patience(self) -> float | None:
+        """Seconds for which a call still waits for the step that is computed."""
+        return self._began + _STEP - time.monotonic() if self._steps else None
+
+    def _queued(self, places: Places | None, ticket: object) -> None:
+        if places is not None:
+            places.waiting.append(ticket)
+            self._places.add(places)
+
+    def _left(self, places: Places | None, ticket: object) -> None:
+        if places is not None:
+            places.waiting.remove(ticket)
+            if not places.waiting:
+                self._places.discard(places)
+        self._changed.notify_all()
+
+    def _begun(self, places: Places | None, ticket: object) -> None:
+        self._left(places, ticket)
+        if places is not None:
+            places.free -= 1
+        self._calls += 1
+
+    def _began_now(self, places: Places | None, ticket: object) -> bool:
+        with self._changed:
+            if may := self._may_call(places, ticket):
+                self._begun(places, ticket)
+            return may
+
+    def _ended(self, places: Places | None) -> None:
+        with self._changed:
+            if places is not None:
+                places.free += 1
+            self._calls -= 1
+            self._steps_next, self._streaming = True, places is None
+            self._changed.notify_all()
 
 
 CORES = Cores()

@@ -28,7 +28,7 @@ from pydantic import PrivateAttr
 
 from cowest_graph.weak import hardware
 from cowest_graph.weak.servers import llama_process
-from cowest_graph.weak.sharing import CORES
+from cowest_graph.weak.sharing import CORES, Places
 
 # Turns of a loop for which its threads wait awake for each other: enough for the next layer, and
 # two servers on the same cores do not keep them from each other.
@@ -79,6 +79,7 @@ class LlamaServer:
             "repeatable": repeatable,
             "key": self.api_key,
         }
+        self.places = Places(parallel)
         process, url = _started(given)
         self.pid = process.pid
         self.close = weakref.finalize(self, _end, process)
@@ -149,13 +150,13 @@ class ServedHere(ChatOpenAI):
     _server: Any = PrivateAttr(default=None)
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        with CORES.call():
+        with CORES.call(self._server.places):
             return super()._generate(messages, *args, **kwargs)
 
     async def _agenerate(
         self, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> ChatResult:
-        async with CORES.acall():
+        async with CORES.acall(self._server.places):
             return await super()._agenerate(messages, *args, **kwargs)
 
     def _stream(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cowest_graph.weak.sharing import Cores
+from cowest_graph.weak.sharing import Cores, Places
 
 
 def stepping(cores: Cores, order: list[str]) -> threading.Thread:
@@ -94,3 +94,62 @@ def test_what_fails_gives_its_turn_back(turn: str) -> None:
     with cores.call():
         pass
     assert time.monotonic() - began < 1.5  # neither waited for its limit
+
+
+def test_a_call_without_a_place_holds_no_cores() -> None:
+    cores, order, places = Cores(), [], Places(1)
+
+    def call(name: str) -> None:
+        with cores.call(places):
+            order.append(name)
+
+    with cores.call(places):
+        later = threading.Thread(target=call, args=("later",))
+        later.start()
+        later.join(0.05)
+        thread = stepping(cores, order)
+        thread.join(0.1)
+        order.append("first")
+    for each in (thread, later):
+        each.join(5)
+    assert order == ["first", "step", "later"]  # with the place, the step would have come last
+
+
+def test_calls_and_steps_take_turns_where_both_wait() -> None:
+    cores, order, places = Cores(), [], Places(1)
+
+    def calls() -> None:
+        with cores.call(places):
+            order.append("call")
+            time.sleep(0.01)
+
+    def steps() -> None:
+        for _ in range(3):
+            with cores.step():
+                order.append("step")
+
+    threads = [threading.Thread(target=calls) for _ in range(3)] + [threading.Thread(target=steps)]
+    with cores.call(places):  # all of them wait before the first begins
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join(5)
+    assert order == ["step", "call"] * 3
+
+
+async def test_a_coroutine_that_gives_up_leaves_the_queue() -> None:
+    cores, places = Cores(), Places(1)
+
+    async def call() -> str:
+        async with cores.acall(places):
+            return "called"
+
+    async with cores.acall(places):
+        given_up, other = asyncio.create_task(call()), asyncio.create_task(call())
+        await asyncio.sleep(0.02)
+        given_up.cancel()
+        await asyncio.sleep(0.02)
+    assert await other == "called"
+    assert given_up.cancelled()
+    assert (places.free, len(places.waiting)) == (1, 0)
