@@ -15,6 +15,7 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from cowest_graph.conversation import as_data, as_messages, parted
 from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.masking import masked_error
 from cowest_graph.state import fault
@@ -117,6 +118,8 @@ def read_queries(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of a JSONL file with at least a `query`, and what was wrong with the others.
 
+    A row may have `messages` (role and content) instead, of which the last human turn is the query.
+
     Args:
         path: the file; blank lines are passed over.
         skip_bad: leave bad rows out instead of refusing the file.
@@ -158,6 +161,9 @@ def _query_row(line: bytes) -> dict[str, Any]:
         raise ValueError(f"a row is a JSON object, and this is a {type(row).__name__}")
     if wrong := fault(row):
         raise ValueError(wrong)
+    if row.get("messages") is not None:
+        history, row["query"] = parted(as_messages(row["messages"]), row.get("query"))
+        row["messages"] = as_data(history)
     if _HALF.search(json.dumps(row, ensure_ascii=False)):
         raise ValueError("a text holds half of a surrogate pair, which is no character")
     return row

@@ -9,13 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
+
+from cowest_graph.conversation import before
+
+HISTORY = "history"
+"""The placeholder for a conversation."""
 
 DraftStyle = Literal["answer", "knowledge", "chain_of_thought"]
 
@@ -118,10 +123,14 @@ def answer_schema(labels: Sequence[str] = (), *, explained: bool = True) -> dict
 class Prompts:
     """The wording that a collaboration uses; replace a template to use your own.
 
+    A conversation that came before stands where a template has `MessagesPlaceholder("history")`;
+    in one without it, after the system message, which is joined to the conversation's own.
+
     Args:
-        draft: what the weak model is asked; sees {query}.
-        solo: what the strong model alone is asked; sees {query}.
-        refine: what the strong model is asked with a draft; sees {query} and {draft}.
+        draft: what the weak model is asked; sees {query}, and perhaps {history}.
+        solo: what the strong model alone is asked; sees the same.
+        refine: what the strong model is asked with a draft; sees {query} and {draft}, and perhaps
+            {history}.
 
     Raises:
         ValueError: when a template asks for anything else, a reference above all.
@@ -135,11 +144,32 @@ class Prompts:
         """Refuse a template that could leak what only the evaluator may see."""
         seen = {"draft": {"query"}, "solo": {"query"}, "refine": {"query", "draft"}}
         for name, allowed in seen.items():
-            if extra := set(getattr(self, name).input_variables) - allowed:
+            if extra := set(getattr(self, name).input_variables) - allowed - {HISTORY}:
                 raise ValueError(
                     f"the {name} prompt asks for {', '.join(sorted(extra))}; it may use "
                     f"{', '.join(sorted(allowed))}"
                 )
+
+    def messages(
+        self, name: str, values: Mapping[str, str], history: Sequence[BaseMessage] = ()
+    ) -> list[BaseMessage]:
+        """What a model is asked after a conversation.
+
+        Args:
+            name: draft, solo or refine.
+            values: query, and for refine the draft.
+            history: what came before.
+        """
+        template: ChatPromptTemplate = getattr(self, name)
+        if self.places_history(name):
+            placed = template.invoke({**values, HISTORY: list(history)}).to_messages()
+            return before([], placed)
+        return before(history, template.invoke(dict(values)).to_messages())
+
+    def places_history(self, name: str) -> bool:
+        """Whether a template says where the conversation stands."""
+        template: ChatPromptTemplate = getattr(self, name)
+        return HISTORY in {*template.input_variables, *template.optional_variables}
 
     @cached_property
     def version(self) -> str:

@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable
 from cowest_graph.calls import failed_call
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
+from cowest_graph.state import Asked
 from cowest_graph.traces import TraceStore
 from cowest_graph.traces.records import Call, Shadow, Trace
 
@@ -42,8 +43,14 @@ class Shadows:
         self._drafting, self._traces, self._limit = drafting, traces, limit
         self._places = threading.Semaphore(limit)
 
-    def record(self, trace: Trace, version: str) -> None:
-        """Keep the trace now, and what the candidate would have drafted when it is there."""
+    def record(self, trace: Trace, version: str, asked: Asked) -> None:
+        """Keep the trace now, and what the candidate would have drafted when it is there.
+
+        Args:
+            trace: of the answer.
+            version: the candidate's.
+            asked: what was asked, with the conversation before it.
+        """
         if not self._places.acquire(blocking=False):
             error = f"{self._limit} shadow drafts were under way already"
             skipped = Call(role="shadow", weak_version=version, failure="skipped", error=error)
@@ -53,7 +60,7 @@ class Shadows:
             self._traces.offer(trace)
             name = f"cowest-shadow-{trace.key[:8]}"
             thread = threading.Thread(
-                target=self._follow, args=(trace, version), name=name, daemon=True
+                target=self._follow, args=(trace, version, asked), name=name, daemon=True
             )
             thread.start()
             _RUNNING.add(thread)
@@ -61,16 +68,16 @@ class Shadows:
             self._places.release()
             raise
 
-    def _follow(self, trace: Trace, version: str) -> None:
+    def _follow(self, trace: Trace, version: str, asked: Asked) -> None:
         try:
-            self._traces.offer(self._drafted(trace, version))
+            self._traces.offer(self._drafted(trace, version, asked))
         except Exception as error:  # a store that is gone, say: the answer's own trace is kept
             log.warning("the shadow draft of %s was not kept: %s", version, masked_error(error))
         finally:
             self._places.release()
 
-    def _drafted(self, trace: Trace, version: str) -> Trace:
-        state = {"asked": {"query": trace.query}, "weak_version": version}
+    def _drafted(self, trace: Trace, version: str, asked: Asked) -> Trace:
+        state = {"asked": asked, "weak_version": version}
         try:
             said = self._drafting.invoke(state, {"run_name": "shadow", "tags": ["cowest:shadow"]})
         except Exception as error:

@@ -16,6 +16,8 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from cowest_graph.conversation import as_messages, parted
+
 Reference = str | list[str]
 """ŷ: the ground truth, or several accepted ones."""
 
@@ -41,11 +43,13 @@ class Asked(TypedDict, total=False):
     reference: Reference | None  # ŷ
     explanation: str | None  # why the reference is right, where the data says so
     domain: str | None
+    history: list[AnyMessage]  # what came before the query; not there where nothing did
 
 
 class Query(BaseModel):
     """What goes into a collaboration: `query`, or `messages` whose last human turn is the query.
 
+    What stands before that turn is the conversation, which both models see.
     Only `messages` stay with a thread. The others live as long as the step that reads them: a
     reference or a query of the last turn is not there in the next.
     """
@@ -141,6 +145,11 @@ def fault(row: Mapping[str, Any]) -> str | None:
     'the reference must be a text or a list of texts, not 7'
     """
     query, reference = row.get("query"), row.get("reference")
+    if row.get("messages") is not None:
+        try:
+            query = parted(as_messages(row["messages"]), query)[1]
+        except ValueError as error:
+            return str(error)
     if not isinstance(query, str) or not query.strip():
         return f"no query; the row has {', '.join(map(repr, row)) or 'no keys'}"
     texts = reference if isinstance(reference, list) else [reference]

@@ -21,10 +21,10 @@ from pathlib import Path
 from finished import DPO_VERSION, SFT_VERSION, Demo, table
 
 from cowest_graph import embedded, final_answer
-from trainer import TrainingJob, demonstrations, train_dpo, train_sft
+from trainer import demonstrations, train_dpo, train_sft
 from trainer.demo.measuring import alone, refined, scored, together
 from trainer.demo.results import COLLABORATION_DPO, COLLABORATION_SFT, STRONG, WEAK_SFT
-from trainer.demo.run import DPO, jobs
+from trainer.demo.run import jobs
 
 VOTES = 5
 SKILL_ROWS = 1600
@@ -99,9 +99,8 @@ def complete(demo: Demo) -> None:
 def chosen(demo: Demo, rate: float) -> None:
     """SFT on the chosen drafts, as many steps from the same adapter: rejection sampling."""
     rows = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in demo.pairs()]
-    job = TrainingJob(
-        str(demo.base), preset="tiny", args=DPO | {"learning_rate": rate}, seed=demo.seed
-    )
+    _, dpo = jobs(demo.base, demo.seed)
+    job = replace(dpo, args=dpo.args | {"learning_rate": rate})
     train = partial(train_sft, rows, job, start=SFT_VERSION)
     version = demo.trained(f"chosen-{rate:g}", train)
     names = ("(weak, chosen)", "SFT on chosen drafts")

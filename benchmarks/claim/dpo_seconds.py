@@ -4,8 +4,9 @@
     python benchmarks/claim/dpo_seconds.py runs/s0 --spins 0 10000
 
 The same pairs from the same adapter, in a copy of the folder's adapters, again for every number of
-turns that a thread waits awake (`GOMP_SPINCOUNT`) and for two processes of a core each. Losses
-stand beside the seconds; two processes share out the rows otherwise, so theirs differ.
+turns that a thread of one process waits awake (`GOMP_SPINCOUNT`), and as the demo trains: by two
+processes of a core each where there are two cores. Losses stand beside the seconds; two processes
+share out the rows otherwise, so theirs differ.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ def main() -> None:
     given = options.parse_args()
     demo = Demo(given.folder, "controls.json")
     _, job = jobs(demo.base, demo.seed)
+    batch = job.args["per_device_train_batch_size"] * job.num_processes
+    one = replace(job, num_processes=1, args=job.args | {"per_device_train_batch_size": batch})
     for spins in given.spins:
         os.environ["GOMP_SPINCOUNT"] = spins  # the worker takes this process's environment
-        measured(demo, job, f"GOMP_SPINCOUNT={spins}")
+        measured(demo, one, f"GOMP_SPINCOUNT={spins}")
     os.environ.pop("GOMP_SPINCOUNT")
-    args = {**job.args, "per_device_train_batch_size": job.args["per_device_train_batch_size"] // 2}
-    measured(demo, replace(job, num_processes=2, args=args), "two processes")
+    measured(demo, job, f"{job.num_processes} processes")
     demo.weak.close()
 
 

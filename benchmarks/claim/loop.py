@@ -15,9 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cowest_graph import embedded
 from cowest_graph.testing.asking import ask
 from cowest_graph.testing.instruments import instruments
-from trainer.demo.run import DPO, FEEDBACK, LORA, SFT, TRAIN
+from trainer.demo.run import FEEDBACK, LORA, TRAIN, jobs
 
 HELD_OUT = 150
 KEPT = ("query", "reference", "explanation")
@@ -42,6 +43,7 @@ def main() -> None:
 def written(folder: Path, seed: int) -> None:
     """The world's rows and the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
+    sft, dpo = jobs(embedded.weak_model(), seed)
     data = ask(instruments(seed), seed, train=TRAIN, feedback=FEEDBACK, held_out=HELD_OUT)
     for name, rows in vars(data).items():
         lines = [json.dumps({key: row[key] for key in KEPT}) + "\n" for row in rows]
@@ -64,8 +66,9 @@ max_concurrency = 16
 [train]
 preset = "tiny"
 seed = {seed}
-sft = {_inline(SFT)}
-dpo = {_inline(DPO)}
+num_processes = {sft.num_processes}
+sft = {_inline(sft.args)}
+dpo = {_inline(dpo.args)}
 lora = {_inline(LORA)}
 """
     )

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import StateGraph
 
 from cowest_graph.calls import in_place, model_call
+from cowest_graph.graph.asking import asked_after
 from cowest_graph.graph.tracing import ChatModel, State
 from cowest_graph.masking import learn_from
-from cowest_graph.prompts import Prompts, readable, text_of
+from cowest_graph.prompts import HISTORY, Prompts, readable, text_of
 from cowest_graph.replies import as_message
-from cowest_graph.threads import concurrent
+from cowest_graph.threads import concurrent, in_threads
 
 Chain = Runnable[Any, Any]
 Update = dict[str, Any]
@@ -73,27 +74,44 @@ def drafting_chain(
         seed = arguments.get("seed", setting_of(weak, "seed"))
         if seed is not None and state.get("index"):  # one seed would draw K equal drafts
             arguments["seed"] = seed + state["index"]
-        drafting = prompts.draft | (model.bind(**arguments) if arguments else model)
-        return SEEN | drafting
+        asked = asking(prompts, "draft", weak)
+        return asked | (model.bind(**arguments) if arguments else model)
 
     return in_place(pinned)
 
 
 def refining_chain(strong: ChatModel, prompts: Prompts) -> Chain:
     """The strong model's answer to what was asked, with the draft before it."""
-
-    def seen(state: State) -> dict[str, str]:
-        return {"query": state["asked"]["query"], "draft": text_of(state["draft"])}
-
-    return in_place(seen) | prompts.refine | concurrent(strong) | in_place(read_reply)
+    return asking(prompts, "refine", strong) | concurrent(strong) | in_place(read_reply)
 
 
 def solo_chain(strong: ChatModel, prompts: Prompts) -> Chain:
     """The strong model's answer without a draft."""
-    return SEEN | prompts.solo | concurrent(strong) | in_place(read_reply)
+    return asking(prompts, "solo", strong) | concurrent(strong) | in_place(read_reply)
 
 
-SEEN = in_place(lambda state: {"query": state["asked"]["query"]})
+def asking(prompts: Prompts, name: str, model: ChatModel) -> Chain:
+    """What a model is asked: the prompt, after what of the conversation it can take."""
+    template = getattr(prompts, name)
+
+    def seen(state: State) -> dict[str, Any]:
+        values: dict[str, Any] = {"query": state["asked"]["query"]}
+        if name == "refine":
+            values["draft"] = text_of(state["draft"])
+        if history := state["asked"].get("history"):
+            values[HISTORY] = history
+        return values
+
+    def worded(values: dict[str, Any]) -> Chain:
+        # Counting tokens takes its time; a single query has nothing to count.
+        return in_threads(fitted) if HISTORY in values else empty
+
+    def fitted(values: dict[str, Any]) -> list[BaseMessage]:
+        history = values.pop(HISTORY)
+        return asked_after(prompts, name, values, history, model)
+
+    empty = template.partial(**{HISTORY: []}) if HISTORY in template.input_variables else template
+    return in_place(seen) | in_place(worded)
 
 
 def shadowing_chain(drafting: Chain) -> Chain:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Literal
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Overwrite
@@ -159,9 +159,6 @@ def _add_scoring(graph: AnyGraph, evaluator: Evaluator) -> None:
     graph.add_edge("evaluate", "record")
 
 
-"""All that a model sees of a pass: never a reference."""
-
-
 def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
     if given not in known:
         raise ValueError(f"{name} is {given!r}; there are: {', '.join(known)}")
@@ -189,10 +186,20 @@ def _recording_answers(
             if shadows is None or candidate in (None, trace.attempts[0].weak_version):
                 traces.offer(trace)
             else:
-                shadows.record(trace, candidate)
-        return {"messages": [state["answer"]]} if state.get("messages") else {}
+                shadows.record(trace, candidate, state["asked"])
+        return said(state)
 
     return in_threads(record)
+
+
+def said(state: State) -> Update:
+    """What a thread keeps of a pass: the answer, and a query that did not come as a message."""
+    messages = state.get("messages")
+    if not messages:
+        return {}
+    if isinstance(messages[-1], HumanMessage):
+        return {"messages": [state["answer"]]}
+    return {"messages": [HumanMessage(state["asked"]["query"]), state["answer"]]}
 
 
 def _recording_failures(

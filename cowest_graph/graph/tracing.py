@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
 from cowest_graph.calls import part_of
+from cowest_graph.conversation import as_data, parted, plain
 from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
+from cowest_graph.graph.asking import asked_after
 from cowest_graph.prompts import Prompts, text_of
 from cowest_graph.state import Asked, CallRecord, fault
 from cowest_graph.traces.records import Attempt, Call, Token, Trace
@@ -40,14 +42,17 @@ class Facts:
         Raises:
             ValueError: when there is no query, an empty one, or a field of another type.
         """
+        history, query = _parted(state)
         asked = Asked(
-            query=_query(state),
+            query=query,
             reference=state.get("reference"),
             explanation=state.get("explanation"),
             domain=state.get("domain") or self.domain,
         )
         if wrong := fault(asked):
             raise ValueError(wrong)
+        if history:
+            asked["history"] = history
         return asked
 
     def of(self, asked: Asked, weak_version: str | None) -> dict[str, Any]:
@@ -63,11 +68,17 @@ class Facts:
             "prompts": self.prompts.version,
             "style": self.style,
             "num_drafts": self.num_drafts,
+            "history": as_data(asked.get("history") or []),
         }
 
-    def prompt(self, query: str) -> list[dict[str, str]]:
+    def prompt(self, asked: Asked) -> list[dict[str, str]]:
         """What the weak model is asked, as role and content."""
-        messages = self.prompts.draft.invoke({"query": query}).to_messages()
+        values = {"query": asked["query"]}
+        history = asked.get("history") or []
+        try:
+            messages = asked_after(self.prompts, "draft", values, history, self.weak)
+        except ValueError:  # too long, which is why the draft failed: this is what was meant
+            messages = self.prompts.messages("draft", values, plain(history))
         roles = {"human": "user", "ai": "assistant"}
         return [{"role": roles.get(m.type, m.type), "content": text_of(m)} for m in messages]
 
@@ -77,7 +88,7 @@ class Facts:
         return Trace(
             **self.of(asked, state.get("weak_version")),
             explanation=asked.get("explanation"),
-            draft_prompt=self.prompt(asked["query"]),
+            draft_prompt=self.prompt(asked),
             **parts,
         )
 
@@ -110,16 +121,12 @@ class Facts:
 _ALONE = ("solo", "evaluate")
 
 
-def _query(state: State) -> str:
-    query: str | None = state.get("query")
-    if query is None:
-        human = [m for m in state.get("messages") or [] if isinstance(m, HumanMessage)]
-        if not human:
-            raise ValueError("no query: give `query`, or `messages` with a human turn")
-        query = text_of(human[-1])
+def _parted(state: State) -> tuple[list[Any], str]:
+    query: Any = state.get("query")
+    history, query = parted(state.get("messages") or [], query)
     if isinstance(query, str) and not query.strip():
         raise ValueError("the query is empty")
-    return query
+    return history, query
 
 
 def attempt_of(state: State, index: int) -> Attempt:

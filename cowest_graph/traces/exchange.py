@@ -5,6 +5,7 @@ Knows files and rows, good and bad ones. Knows no database: whoever imports says
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -121,6 +122,7 @@ def to_row(trace: Trace) -> dict[str, Any]:
     several = isinstance(trace.reference, list)
     row["references"] = trace.reference if several else None
     row["reference"] = None if several else trace.reference
+    row["history"] = json.dumps(trace.history, ensure_ascii=False)  # tool calls fit no column
     return row
 
 
@@ -129,6 +131,8 @@ def from_row(row: Mapping[str, Any]) -> Trace:
     fields = dict(row)
     if (several := fields.pop("references", None)) is not None:
         fields["reference"] = several
+    if isinstance(history := fields.get("history"), str):
+        fields["history"] = json.loads(history)
     return Trace.model_validate(fields)
 
 

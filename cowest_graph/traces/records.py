@@ -9,8 +9,9 @@ import hashlib
 import inspect
 import json
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    JsonValue,
     ValidationInfo,
     field_validator,
 )
@@ -27,10 +29,11 @@ from pydantic import (
 if TYPE_CHECKING:
     from cowest_graph.state import Reference
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of a trace's fields and of the store's tables; a newer one is refused.
 
-2 added the shadow draft and the draft's tokens, which older traces lack.
+2 added the shadow draft and the draft's tokens, 3 the conversation before the query and whose run
+it was, which older traces lack.
 """
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -42,6 +45,13 @@ def _storable(value: object) -> object:
     if not isinstance(value, str) or (value.isascii() and "\0" not in value):
         return value
     return _UNSTORABLE.sub("\ufffd", value)
+
+
+def _storable_data(value: Any) -> Any:
+    """The same for texts in lists and objects."""
+    if isinstance(value, dict):
+        return {_storable(key): _storable_data(each) for key, each in value.items()}
+    return [*map(_storable_data, value)] if isinstance(value, list) else _storable(value)
 
 
 def _not_blank(value: str) -> str:
@@ -147,6 +157,8 @@ class Trace(_Record):
     style: _Text = "chain_of_thought"
     num_drafts: int = Field(default=1, ge=1)
     """K."""
+    history: Annotated[list[dict[str, JsonValue]], BeforeValidator(_storable_data)] = []
+    """The conversation before the query, in OpenAI's form; empty for a single query."""
     key: _Text = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in _IDENTITY}))
     """The identity of the fields above: `trace_key` of them, unless given."""
     draft_prompt: list[dict[str, _Text]] = []
@@ -207,6 +219,7 @@ def trace_key(
     prompts: str | None,
     style: str,
     num_drafts: int,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The identity of a piece of work: SHA-256 (hex) of its arguments as canonical JSON.
 
@@ -221,8 +234,12 @@ def trace_key(
         prompts: a string that identifies the wording.
         style: the draft style.
         num_drafts: K.
+        history: the conversation before the query; a single query's key is what it always was.
     """
-    identity = json.dumps(locals(), sort_keys=True)
+    named = dict(locals())
+    if not history:
+        del named["history"]
+    identity = json.dumps(named, sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()
 
 

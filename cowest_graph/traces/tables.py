@@ -161,6 +161,14 @@ def bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
         marker = [{"name": name, "value": value} for name, value in _MARKER.items()]
         connection.execute(_META.insert(), marker)
         return
+    if version < 2:
+        _count_failures(connection)
+    version_row = _META.update().where(_META.c.name == "schema_version")
+    connection.execute(version_row.values(value=str(SCHEMA_VERSION)))
+
+
+def _count_failures(connection: sa.Connection) -> None:
+    """Fill the table of failures from the traces."""
     last = ""
     while rows := connection.execute(
         sa.select(TRACES.c.key, TRACES.c.data)
@@ -171,8 +179,6 @@ def bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
         for row in rows:
             _put_failures(connection, Trace.model_validate(row.data))
         last = rows[-1].key
-    version_row = _META.update().where(_META.c.name == "schema_version")
-    connection.execute(version_row.values(value=str(SCHEMA_VERSION)))
 
 
 DRAFTED = (

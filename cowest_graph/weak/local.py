@@ -137,6 +137,18 @@ class LocalWeak(SwappingWeak):
         """
         return render(self._ready().tokenizer, messages, tools)
 
+    def prompt_limit(self) -> int:
+        """Tokens that a prompt may have, with room left for an answer of `max_tokens`.
+
+        Where that is more than half of the context, half of it.
+        """
+        context: int = self._ready().engine.context
+        return context - min(self.max_tokens, context // 2)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without what a chat template puts around a turn."""
+        return len(self._ready().tokenizer.encode(text, add_special_tokens=False))
+
     def bind_tools(
         self,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],

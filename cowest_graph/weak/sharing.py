@@ -127,7 +127,7 @@ class Cores:
             return False
         if places is not None and self._steps_next and self._waiting_steps:
             return False
-        return not self._steps or self._patience() <= 0
+        return not self._steps or self._began + _STEP <= time.monotonic()
 
     def _may_step(self) -> bool:
         if self._calls:

@@ -65,14 +65,17 @@ Say = Callable[[str], None]
 
 
 def jobs(base: Path, seed: int) -> tuple[TrainingJob, TrainingJob]:
-    """The demo's SFT and DPO; SFT by two processes of a core each where there are two cores."""
+    """The demo's SFT and DPO, by two processes of a core each where there are two cores."""
     processes = min(2, cores())
-    batch = SFT["per_device_train_batch_size"] // processes
-    args = SFT | {"per_device_train_batch_size": batch}
-    sft = TrainingJob(
-        str(base), preset="tiny", lora=LORA, args=args, seed=seed, num_processes=processes
-    )
-    return sft, TrainingJob(str(base), preset="tiny", args=DPO, seed=seed)
+
+    def job(args: dict[str, Any], lora: dict[str, Any]) -> TrainingJob:
+        batch = args["per_device_train_batch_size"] // processes
+        args = args | {"per_device_train_batch_size": batch}
+        return TrainingJob(
+            str(base), preset="tiny", lora=lora, args=args, seed=seed, num_processes=processes
+        )
+
+    return job(SFT, LORA), job(DPO, {})
 
 
 def run_demo(

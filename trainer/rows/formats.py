@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from langchain_core.messages import convert_to_openai_messages
+from langchain_core.messages import BaseMessage, convert_to_openai_messages
 from langchain_core.prompts import ChatPromptTemplate
 
-from cowest_graph.prompts import completion, draft_prompt
+from cowest_graph.conversation import as_messages, parted, plain
+from cowest_graph.prompts import Prompts, completion, draft_prompt
 from cowest_graph.state import references
 from trainer.objectives import OBJECTIVES
 from trainer.rows.pairs import Pair, Pairs, PreferenceReport, counted, scored_attempts
@@ -123,7 +124,8 @@ def demonstrations(
 
     Args:
         rows: mappings with "query", "reference" (one text or several, of which the first is
-            taught) and, where there is one, "explanation". Other keys are ignored.
+            taught) and, where there is one, "explanation"; "messages" (role and content) instead of
+            the query, or before it, where a conversation came before. Other keys are ignored.
         style: answer (no explanation is taught), knowledge (the explanation alone; rows without
             one are dropped), or chain_of_thought.
 
@@ -141,7 +143,7 @@ def demonstrations(
     queries: list[str] = []
     seen = empty = unanswered = unexplained = 0
     for seen, row in enumerate(rows, start=1):
-        query, reference = _query(row, seen), _first(row.get("reference"))
+        (history, query), reference = _told(row, seen), _first(row.get("reference"))
         explanation = str(row.get("explanation") or "").strip() or None
         if not query.strip():
             empty += 1
@@ -153,7 +155,8 @@ def demonstrations(
             unexplained += 1
         if (content := _completion(style, reference, explanation)) is None:
             continue
-        taught.append({"prompt": _asked(asking, query), "completion": _assistant(content)})
+        asked = _asked(asking, query, history)
+        taught.append({"prompt": asked, "completion": _assistant(content)})
         queries.append(query)
     report = DemonstrationReport(seen, empty, unanswered, unexplained, len(taught))
     return Rows(taught, report, queries)
@@ -361,9 +364,9 @@ def _prompt(trace: Trace) -> Messages:
     return asked or _asked(draft_prompt(trace.style), trace.query)
 
 
-def _asked(prompt: ChatPromptTemplate, query: str) -> Messages:
-    messages = convert_to_openai_messages(prompt.format_messages(query=query))
-    return [dict(message) for message in messages]
+def _asked(prompt: ChatPromptTemplate, query: str, history: Sequence[BaseMessage] = ()) -> Messages:
+    asked = Prompts(draft=prompt).messages("draft", {"query": query}, plain(history))
+    return [dict(message) for message in convert_to_openai_messages(asked)]
 
 
 def _assistant(content: str) -> Messages:
@@ -376,13 +379,24 @@ def _completion(style: str, reference: str, explanation: str | None) -> str | No
     return completion(reference, None if style == "answer" else explanation)
 
 
-def _query(row: Mapping[str, Any], number: int) -> str:
+def _told(row: Mapping[str, Any], number: int) -> tuple[list[BaseMessage], str]:
+    """A row's conversation and its query.
+
+    Raises:
+        ValueError: where it has neither a query nor messages, or those cannot be read.
+    """
+    if (messages := row.get("messages")) is not None:
+        query = row.get("query")
+        try:
+            return parted(as_messages(messages), None if query is None else str(query))
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
     if "query" not in row:
         raise ValueError(
             f"row {number} has no 'query'; its keys are: {', '.join(map(str, row)) or 'none'}. "
             'A row is {"query": …, "reference": …, "explanation": … (optional)}'
         )
-    return str(row["query"] or "")
+    return [], str(row["query"] or "")
 
 
 def _first(reference: Any) -> str | None:

@@ -20,21 +20,22 @@ PACKAGES = ("cowest_graph", "trainer")
 # file, or a folder (a wing), whose files may import each other as long as there is no circle.
 _WEAK = "cowest_graph.weak"
 ROOMS = {
-    "cowest_graph.state": "",
+    "cowest_graph.conversation": "",
+    "cowest_graph.state": "conversation",
     "cowest_graph.failures": "",
     "cowest_graph.files": "",
     "cowest_graph.masking": "",
     "cowest_graph.metrics": "",
-    "cowest_graph.prompts": "",
+    "cowest_graph.prompts": "conversation",
     "cowest_graph.threads": "",
     "cowest_graph.replies": "masking",
     "cowest_graph.evaluators": "masking metrics prompts replies state",
     "cowest_graph.traces": "files masking state",
-    "cowest_graph.collecting": "failures masking state traces",
+    "cowest_graph.collecting": "conversation failures masking state traces",
     "cowest_graph.calls": "evaluators failures masking prompts replies state threads",
-    "cowest_graph.shadows": "calls masking prompts traces",
-    "cowest_graph.graph": "calls evaluators failures masking prompts replies shadows state threads "
-    "traces",
+    "cowest_graph.shadows": "calls masking prompts state traces",
+    "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies shadows "
+    "state threads traces",
     "cowest_graph.domains": "evaluators metrics prompts state",
     "cowest_graph.baselines": "calls domains evaluators failures graph prompts state",
     "cowest_graph.benchmark": "domains evaluators failures masking metrics prompts replies state",
