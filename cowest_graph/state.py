@@ -46,6 +46,16 @@ class Asked(TypedDict, total=False):
     history: list[AnyMessage]  # what came before the query; not there where nothing did
 
 
+class Whose(TypedDict):
+    """Whose run a pass belongs to; missing is None."""
+
+    run_id: str | None
+    thread_id: str | None
+    user: str | None
+    tenant: str | None
+    tags: list[str]
+
+
 class Query(BaseModel):
     """What goes into a collaboration: `query`, or `messages` whose last human turn is the query.
 
@@ -84,6 +94,7 @@ class Collaboration(Given, total=False):
 
     asked: Asked  # what this pass is about
     key: str  # of the pass's trace
+    whose: Whose  # run it is
     weak_version: str | None  # which adapter of π_w drafts; pinned when the pass begins
     draft: AIMessage | None  # y
     answer: AIMessage | None  # y*
@@ -131,6 +142,7 @@ class Collection(Given, Attempted, Collected, total=False):
     """The state of Algorithm 1's inner loop for one query: z once, K attempts beside it."""
 
     asked: Asked
+    whose: Whose
     weak_version: str | None
     solo: AIMessage | None  # z
     solo_score: float | None  # E(z)

@@ -40,6 +40,8 @@ from cowest_graph.graph.chains import (
     solo_chain,
 )
 from cowest_graph.graph.compiled import CollaborationGraph
+from cowest_graph.graph.runs import whose
+from cowest_graph.graph.streaming import hidden, shown
 from cowest_graph.graph.tracing import ChatModel, Facts, State
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, draft_prompt, text_of
@@ -139,12 +141,14 @@ def _answering(
     by_strong = fall_back("draft", "alone") if strong_alone else None
     by_draft = fall_back("refine", "record", _answer_by_the_draft) if draft_alone else None
     graph.add_node("begin", _beginning_pass(facts))
-    add("draft", drafting, "draft", "draft", by_strong)
-    add("refine", refining_chain(strong, prompts), "answer", "refine", by_draft)
+    add("draft", hidden(drafting), "draft", "draft", by_strong)
+    refining = shown(refining_chain(strong, prompts), "refining")
+    add("refine", refining, "answer", "refine", by_draft)
     graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
     chained(graph, START, "begin", "draft", "refine", then)
     if by_strong is not None:
-        add("alone", solo_chain(strong, prompts), "answer", "solo")
+        answering = shown(solo_chain(strong, prompts), "answering alone")
+        add("alone", answering, "answer", "solo")
         graph.add_edge("alone", then)
     if evaluator is not None:
         _add_scoring(graph, evaluator)
@@ -171,7 +175,8 @@ def _beginning_pass(facts: Facts) -> Chain:
         fresh = {"draft": None, "answer": None, "score": None, "calls": Overwrite([])}
         chosen = chosen_version(facts.weak, config)
         asked = facts.asked(state)
-        return {**fresh, "asked": asked, "weak_version": chosen, "key": uuid.uuid4().hex}
+        begun = {"asked": asked, "weak_version": chosen, "key": uuid.uuid4().hex}
+        return {**fresh, **begun, "whose": whose(config)}
 
     return in_threads(begin)  # a registry is asked for the version
 
@@ -216,4 +221,5 @@ def _recording_failures(
 
 def _answer_by_the_draft(state: State) -> Update:
     """The draft as the answer, where the strong model failed."""
-    return {"answer": AIMessage(text_of(state["draft"]))}
+    told = {"trace_key": state["key"], "weak_version": state.get("weak_version")}
+    return {"answer": AIMessage(text_of(state["draft"]), response_metadata=told)}

@@ -32,7 +32,8 @@ from cowest_graph.graph.chains import (
     solo_chain,
     version_of,
 )
-from cowest_graph.graph.compiled import CollaborationGraph, at_the_end
+from cowest_graph.graph.compiled import CollaborationGraph
+from cowest_graph.graph.runs import at_the_end, whose
 from cowest_graph.graph.tracing import ChatModel, Facts, State, attempt_of, parts_of, text
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, draft_prompt
@@ -148,7 +149,7 @@ def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
             "solo": None,
             "solo_score": None,
         }
-        found = {"key": key, "trace": done, "finished": finished}
+        found = {"key": key, "trace": done, "finished": finished, "whose": whose(config)}
         return {**fresh, **found, "asked": asked, "weak_version": version}
 
     return in_threads(begin)

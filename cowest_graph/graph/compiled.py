@@ -1,25 +1,19 @@
 """The collaboration's graphs once they are compiled: LangGraph's own, with LangChain's `pick`.
 
-Knows LangGraph's and LangChain's classes, and what ends with a run. Knows no node and no model.
+Knows LangGraph's and LangChain's classes. Knows no node and no model.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from langchain_core.runnables import (
-    RunnableConfig,
-    RunnableLambda,
-    RunnableSerializable,
-    ensure_config,
-)
+from langchain_core.runnables import RunnableLambda, RunnableSerializable
 from langchain_core.runnables.passthrough import RunnablePick
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
-_ENDS = "__cowest_ends"  # checkpoints keep no key that begins so
+from cowest_graph.graph.runs import begun
 
 
 class CompiledCollaboration(CompiledStateGraph[Any, Any, Any, Any]):
@@ -32,12 +26,12 @@ class CompiledCollaboration(CompiledStateGraph[Any, Any, Any, Any]):
 
     def stream(self, input: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
         """As LangGraph's; what nodes `keep` until the run's end is ended with it."""
-        with _run(config) as own:
+        with begun(config) as own:
             yield from super().stream(input, own, **kwargs)
 
     async def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """The same, async."""
-        with _run(config) as own:
+        with begun(config) as own:
             async for part in super().astream(input, own, **kwargs):
                 yield part
 
@@ -64,29 +58,6 @@ class CollaborationGraph(StateGraph[Any, Any, Any, Any]):
                 _give_async(node.runnable)
         compiled = super().compile(*args, **kwargs)
         return CompiledCollaboration(**vars(compiled))
-
-
-def at_the_end(config: RunnableConfig, end: Callable[[], None]) -> bool:
-    """Let something be ended with the run that a node belongs to, however that ends.
-
-    Args:
-        config: the node's.
-        end: called once.
-
-    Returns:
-        Whether there is such a run.
-    """
-    ends = config.get("configurable", {}).get(_ENDS)
-    if ends is not None:
-        ends.callback(end)
-    return ends is not None
-
-
-@contextmanager
-def _run(config: RunnableConfig | None) -> Iterator[RunnableConfig]:
-    own = ensure_config(config)
-    with ExitStack() as ends:
-        yield {**own, "configurable": {**own.get("configurable", {}), _ENDS: ends}}
 
 
 def _give_async(handler: Any) -> None:

@@ -87,6 +87,7 @@ class Facts:
         asked: Asked = state["asked"]
         return Trace(
             **self.of(asked, state.get("weak_version")),
+            **(state.get("whose") or {}),
             explanation=asked.get("explanation"),
             draft_prompt=self.prompt(asked),
             **parts,

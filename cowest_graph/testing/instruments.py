@@ -15,11 +15,11 @@ PARTS = (
     "gasket", "impeller", "piston", "turbine", "magnet", "spindle", "heater", "cooler", "antenna",
     "diode", "flange", "keypad", "bracket", "compass",
 )  # fmt: skip
-_COUNT = 8
+_COUNT = 6
 
 
 def instruments(seed: int = 0) -> PrivateWorld:
-    """A world of eight parts with a price, a mounting effort and a waiting time each.
+    """A world of six parts with a price, a mounting effort and a waiting time each.
 
     Args:
         seed: which parts there are, and every number.

@@ -1,6 +1,7 @@
 """What every collaboration leaves: traces, and the store that keeps them."""
 
 from cowest_graph.traces.exchange import BadRow, Imported
+from cowest_graph.traces.filters import Filter
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Attempt,
@@ -19,6 +20,7 @@ __all__ = [
     "Attempt",
     "BadRow",
     "Call",
+    "Filter",
     "Imported",
     "Kind",
     "Shadow",

@@ -151,5 +151,5 @@ def features() -> datasets.Features:
     trace = dict.fromkeys([*Trace.model_fields, "references"], text)
     trace |= {"schema_version": whole, "num_drafts": whole, "solo_score": number}
     trace |= {"created_at": datasets.Value("timestamp[us, tz=UTC]"), "references": [text]}
-    trace |= {"draft_prompt": [{"role": text, "content": text}]}
+    trace |= {"draft_prompt": [{"role": text, "content": text}], "tags": [text]}
     return datasets.Features(trace | {"attempts": [attempt], "calls": [call], "shadow": shadow})

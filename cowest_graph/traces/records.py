@@ -161,6 +161,13 @@ class Trace(_Record):
     """The conversation before the query, in OpenAI's form; empty for a single query."""
     key: _Text = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in _IDENTITY}))
     """The identity of the fields above: `trace_key` of them, unless given."""
+    run_id: _Text | None = None
+    """Of the run of the graph, as LangChain's callbacks and LangSmith know it."""
+    thread_id: _Text | None = None
+    user: _Text | None = None
+    tenant: _Text | None = None
+    tags: list[_Text] = []
+    """What the host put into the configuration's `metadata["cowest"]`, as user and tenant."""
     draft_prompt: list[dict[str, _Text]] = []
     """The messages (role, content) that the weak model was asked; training uses them."""
     solo: _Text | None = None

@@ -32,6 +32,7 @@ from cowest_graph.traces.exchange import (
     to_row,
     write_jsonl,
 )
+from cowest_graph.traces.filters import Filter
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Kind,
@@ -185,12 +186,45 @@ class TraceStore:
             weak_version: only with this adapter; None is any.
             kind: only collections, or only inference; None is either.
         """
-        filters = {"domain": domain, "weak_version": weak_version, "kind": kind}
-        wanted = [TRACES.c[name] == value for name, value in filters.items() if value is not None]
-        page = self._page(wanted, None)
-        while page:
+        return self.query(domain=domain, weak_version=weak_version, kind=kind)
+
+    def query(
+        self, *, newest_first: bool = False, limit: int | None = None, **wanted: Any
+    ) -> Iterator[Trace]:
+        """The traces that are wanted, in order of creation, a page at a time.
+
+        >>> with TraceStore(":memory:") as store:
+        ...     store.record(Trace(query="6 + 1?", thread_id="t1", user="ada"))
+        ...     [trace.query for trace in store.query(thread_id="t1", failure=False)]
+        ['6 + 1?']
+
+        Args:
+            newest_first: in the other order.
+            limit: traces, at most.
+            wanted: fields of `traces.Filter`: kind, domain, weak_version, run_id, thread_id, user,
+                tenant, tag, since, until, min_score, max_score, min_gain, max_gain, failure.
+
+        Raises:
+            TypeError: for a filter that there is not.
+        """
+        conditions = Filter(**wanted).conditions()
+        if wanted.get("failure") is not None:
+            self._count()
+        return self._pages(conditions, newest_first, limit)
+
+    def _pages(
+        self, wanted: list[sa.ColumnElement[bool]], newest_first: bool, limit: int | None
+    ) -> Iterator[Trace]:
+        last: Trace | None = None
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            page = self._page(wanted, last, newest_first, size)
             yield from page
-            page = self._page(wanted, page[-1])
+            if len(page) < size:
+                return
+            last = page[-1]
+            left = None if left is None else left - len(page)
 
     def remember(self, key: str, slot: str, part: Mapping[str, Any]) -> None:
         """Keep one finished call of a trace in flight, so that it is not paid for twice.
@@ -228,9 +262,7 @@ class TraceStore:
         They are kept beside the traces. What an older release stored is counted at the first call,
         some traces at a time.
         """
-        if not self._database.read_only:
-            while self._fill():
-                pass
+        self._count()
         with self._transaction() as connection:
             total = summed(connection)
         return total
@@ -328,12 +360,20 @@ class TraceStore:
                 bring_up_to_date(connection, version_of(connection, self.url))
         self._database.share()
 
-    def _page(self, wanted: list[sa.ColumnElement[bool]], last: Trace | None) -> list[Trace]:
+    def _page(
+        self,
+        wanted: list[sa.ColumnElement[bool]],
+        last: Trace | None,
+        newest_first: bool,
+        size: int,
+    ) -> list[Trace]:
         order = sa.tuple_(TRACES.c.created_at, TRACES.c.key)
+        by = [column.desc() if newest_first else column for column in order.clauses]
         text = sa.cast(TRACES.c.data, sa.Text)  # pydantic reads JSON faster than the driver
-        page = sa.select(text).where(*wanted).order_by(*order.clauses).limit(_PAGE)
+        page = sa.select(text).where(*wanted).order_by(*by).limit(size)
         if last is not None:
-            page = page.where(order > (last.created_at, last.key))
+            place = (last.created_at, last.key)
+            page = page.where(order < place if newest_first else order > place)
         with self._transaction() as connection:
             found = connection.scalars(page).all()
         return [Trace.model_validate_json(data) for data in found]
@@ -354,6 +394,11 @@ class TraceStore:
         trace = Trace.model_validate(masked_data(trace.model_dump()))
         put(connection, trace)
         connection.execute(COUNTS.insert(), row_of(trace))
+
+    def _count(self) -> None:
+        """Count what an older release stored, some traces at a time."""
+        while not self._database.read_only and self._fill():
+            pass
 
     def _fill(self) -> int:
         with self._transaction() as connection:

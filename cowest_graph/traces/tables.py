@@ -73,6 +73,25 @@ _SHADOWS = sa.Table(
     sa.Column("weak_version", sa.Text, nullable=False),
     sa.Column("draft", sa.Text),
 )
+RUNS = sa.Table(  # whose run a trace is of; no row where nobody told
+    "cowest_runs",
+    METADATA,
+    sa.Column(
+        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("run_id", sa.Text, index=True),
+    sa.Column("thread_id", sa.Text, index=True),
+    sa.Column("user", sa.Text, index=True),
+    sa.Column("tenant", sa.Text, index=True),
+)
+TAGS = sa.Table(
+    "cowest_tags",
+    METADATA,
+    sa.Column(
+        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("tag", sa.Text, primary_key=True, index=True),
+)
 JOURNAL = sa.Table(
     "journal",
     METADATA,
@@ -94,6 +113,11 @@ def put(connection: sa.Connection, trace: Trace) -> None:
         row = {"weak_version": trace.shadow.weak_version, "draft": trace.shadow.draft}
         connection.execute(_SHADOWS.insert().values(trace_key=trace.key, **row))
     _put_failures(connection, trace)
+    whose = _columns(RUNS, trace)
+    if any(value is not None for value in whose.values()):
+        connection.execute(RUNS.insert().values(trace_key=trace.key, **whose))
+    if tags := [{"trace_key": trace.key, "tag": tag} for tag in dict.fromkeys(trace.tags)]:
+        connection.execute(TAGS.insert(), tags)
 
 
 def _put_failures(connection: sa.Connection, trace: Trace) -> None:

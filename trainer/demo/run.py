@@ -45,8 +45,9 @@ from trainer.rows import demonstrations, preferences
 if TYPE_CHECKING:
     from cowest_graph.graph import ChatModel
 
-TRAIN, FEEDBACK, HELD_OUT = 560, 40, 60
+TRAIN, FEEDBACK, HELD_OUT = 420, 40, 60
 """Rows of demonstrations, queries of feedback, held-out questions."""
+_ROWS_A_FACT = 23  # a world with more facts than the demo's own is shown as often as that one
 
 # Facts sit in the MLPs. Rates and epochs were found on worlds that are not reported (docs/log.md).
 LORA: dict[str, Any] = {"target_modules": ["gate_proj", "up_proj", "down_proj"]}
@@ -104,15 +105,16 @@ def run_demo(
     # The stand-in repeats itself, so that equal prompts need to be asked but once.
     strong = strong or embedded.strong_model(cache=OnceCache())
     world = world or instruments(seed)
-    data = ask(world, seed, train=TRAIN, feedback=FEEDBACK, held_out=HELD_OUT)
+    shown = max(TRAIN, _ROWS_A_FACT * len(world.facts()))
+    data = ask(world, seed, train=shown, feedback=FEEDBACK, held_out=HELD_OUT)
     adapters = AdapterRegistry(folder / "adapters", base=base)
     weak = LocalWeak(str(base), adapters=adapters, max_tokens=48, max_batch_size=80, seed=seed)
     results = Results(seed, world.name, weak.model, _name(strong), data.held_out)
     sft_job, dpo_job = jobs(base, seed)
 
-    shown = demonstrations(data.train)
-    say(f"[1/5] SFT on {len(shown)} demonstrations of {len(world.facts())} private facts")
-    sft = _trained("sft", results, say, lambda p: train_sft(shown, sft_job, adapters, progress=p))
+    rows = demonstrations(data.train)
+    say(f"[1/5] SFT on {len(rows)} demonstrations of {len(world.facts())} private facts")
+    sft = _trained("sft", results, say, lambda p: train_sft(rows, sft_job, adapters, progress=p))
     adapters.promote(sft)
     weak.load()
 

@@ -1,0 +1,96 @@
+"""What an app sees of a pass while it runs: the answer's tokens, not the draft's, and each step.
+
+Knows LangGraph's message and custom streams. Knows no model and no trace.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from langgraph.constants import TAG_NOSTREAM
+
+from cowest_graph.graph.runs import run_of, writer
+from cowest_graph.graph.tracing import State
+
+DRAFT, ANSWER = "cowest:draft", "cowest:answer"
+"""Tags of the models' calls."""
+
+
+def hidden(chain: Runnable[Any, AIMessage]) -> Runnable[Any, AIMessage]:
+    """A draft's call: told of as "drafting", and kept out of the stream of messages."""
+    return _Told(chain, "drafting", [DRAFT, TAG_NOSTREAM])
+
+
+def shown(chain: Runnable[Any, AIMessage], step: str) -> Runnable[Any, AIMessage]:
+    """An answer's call: told of, and streamed by a host graph as one of its own messages.
+
+    Args:
+        chain: from the state to the answer.
+        step: "refining" or "answering alone".
+    """
+    return _Told(chain, step, [ANSWER])
+
+
+class _Told(Runnable[Any, AIMessage]):
+    """A chain whose beginning is a custom event, and whose calls carry tags."""
+
+    def __init__(self, chain: Runnable[Any, AIMessage], step: str, tags: list[str]) -> None:
+        self._chain, self._step, self._tags = chain, step, tags
+
+    def invoke(
+        self, input: State, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        own = self._told(input, config)
+        return self._named(self._chain.invoke(input, own, **kwargs), input, own)
+
+    async def ainvoke(
+        self, input: State, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        own = self._told(input, config)
+        return self._named(await self._chain.ainvoke(input, own, **kwargs), input, own)
+
+    def _told(self, state: State, config: RunnableConfig | None) -> RunnableConfig:
+        own = config or RunnableConfig()
+        version = state.get("weak_version")
+        event = {"step": self._step, "weak_version": version, "trace_key": state.get("key")}
+        writer(own)({"cowest": event})
+        more = RunnableConfig(tags=self._tags)
+        run = run_of(own)
+        # LangGraph leaves messages of a graph within a graph out of a stream without `subgraphs`;
+        # this call is what the host's node says.
+        if run is not None and run.host is not None and not _all_subgraphs(own):
+            place = {"langgraph_checkpoint_ns": run.host.namespace}
+            more["metadata"] = {**place, "langgraph_node": run.host.node}
+        return merge_configs(own, more)
+
+    def _named(self, message: AIMessage, state: State, config: RunnableConfig) -> AIMessage:
+        """The message with an id; that of a draft is no news for whoever streams messages."""
+        message = message.model_copy(update={"id": message.id or f"cowest-{uuid.uuid4().hex}"})
+        if TAG_NOSTREAM in self._tags:
+            for seen in _seen(config):
+                seen.add(message.id)
+            return message
+        told = {"trace_key": state.get("key"), "weak_version": state.get("weak_version")}
+        return message.model_copy(update={"response_metadata": message.response_metadata | told})
+
+
+def _handlers(config: RunnableConfig) -> Iterable[Any]:
+    given = config.get("callbacks") or []
+    return given if isinstance(given, list) else given.handlers
+
+
+def _all_subgraphs(config: RunnableConfig) -> bool:
+    """Whether every stream of messages wants those of graphs within graphs as they are."""
+    streams = [each for each in _handlers(config) if hasattr(each, "subgraphs")]
+    return all(each.subgraphs for each in streams)
+
+
+def _seen(config: RunnableConfig) -> list[set[Any]]:
+    """Ids that streams of messages have had, one set a stream."""
+    found = [getattr(each, "seen", None) for each in _handlers(config)]
+    return [seen for seen in found if isinstance(seen, set)]
