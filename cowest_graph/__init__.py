@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cowest_graph.adapters import AdapterRegistry
+    from cowest_graph.apps.chat_model import CollaborativeChatModel
+    from cowest_graph.apps.middleware import CollaborationMiddleware
+    from cowest_graph.apps.tool import as_tool
     from cowest_graph.evaluators import judge, metric
     from cowest_graph.graph import create_collaboration, create_collector
     from cowest_graph.metrics import accuracy, exact_match, macro_f1, token_f1
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 _ROOMS = {
     "AdapterRegistry": "adapters",
     "Attempt": "traces",
+    "CollaborationMiddleware": "apps.middleware",
+    "CollaborativeChatModel": "apps.chat_model",
     "FollowingWeak": "weak.following",
     "LlamaWeak": "weak.llama",
     "LocalWeak": "weak.local",
@@ -30,6 +35,7 @@ _ROOMS = {
     "TraceStore": "traces",
     "VLLMWeak": "weak.vllm",
     "accuracy": "metrics",
+    "as_tool": "apps.tool",
     "create_collaboration": "graph",
     "create_collector": "graph",
     "exact_match": "metrics",
@@ -43,6 +49,8 @@ _ROOMS = {
 __all__ = [
     "AdapterRegistry",
     "Attempt",
+    "CollaborationMiddleware",
+    "CollaborativeChatModel",
     "FollowingWeak",
     "LlamaWeak",
     "LocalWeak",
@@ -51,6 +59,7 @@ __all__ = [
     "TraceStore",
     "VLLMWeak",
     "accuracy",
+    "as_tool",
     "create_collaboration",
     "create_collector",
     "exact_match",

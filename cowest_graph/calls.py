@@ -50,7 +50,7 @@ def model_call(
         journal: where to keep the result; the state then holds `key`, perhaps `index`, and what an
             earlier run `finished`.
     """
-    return _call(chain, key, _noted(key, role), journal)
+    return _call(chain, key, noted(key, role), journal)
 
 
 def evaluation_call(
@@ -206,7 +206,9 @@ def _keeping(
     return remember
 
 
-def _noted(key: str, role: str) -> _Note:
+def noted(key: str, role: str) -> _Note:
+    """From a reply and its seconds to the state's update: the message at `key`, and the call."""
+
     def note(reply: Any, seconds: float) -> dict[str, Any]:
         message = as_message(reply)
         about, usage = message.response_metadata, message.usage_metadata

@@ -11,11 +11,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager, CallbackManager
+from langchain_core.callbacks.manager import AsyncRunManager, BaseRunManager
 from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.runtime import Runtime
 
 _RUN = "__cowest_run"  # checkpoints keep no key that begins so
+_ASKER = "__cowest_asker"
 _RUNTIME = "__pregel_runtime"
+TOKEN = "__cowest_token"
+"""The custom event of one token of an answer, for the chat model that asked."""
 _NAMESPACE = "langgraph_checkpoint_ns"
 
 
@@ -32,11 +38,22 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Asker:
+    """A chat model that is the collaboration: it says what is to be streamed, and no node does."""
+
+    run_id: str | None
+    tokens: bool
+    write: Callable[[Any], None] | None
+    """To the custom stream of the graph in which the chat model is."""
+
+
+@dataclass(frozen=True)
 class Run:
     """One run, from its first node to its end."""
 
     id: str | None
     host: Host | None
+    asker: Asker | None = None
     ends: ExitStack = field(default_factory=ExitStack)
 
 
@@ -66,13 +83,77 @@ def at_the_end(config: RunnableConfig, end: Callable[[], None]) -> bool:
 def begun(config: RunnableConfig | None) -> Iterator[RunnableConfig]:
     """A configuration in which nodes find their run; what they gave `at_the_end` ends with it."""
     own = ensure_config(config)
-    host = _host(own)
-    if host is None and own.get("run_id") is None:
-        own["run_id"] = uuid.uuid4()
-    run_id = own.get("run_id") if host is None else host.run_id
+    configurable = own.get("configurable", {})
+    host, asker = _host(own), configurable.get(_ASKER)
+    if asker is not None:
+        run_id = asker.run_id
+    elif host is not None:
+        run_id = host.run_id
+    else:
+        own["run_id"] = run_id = own.get("run_id") or uuid.uuid4()
     with ExitStack() as ends:
-        run = Run(None if run_id is None else str(run_id), host, ends)
-        yield {**own, "configurable": {**own.get("configurable", {}), _RUN: run}}
+        run = Run(None if run_id is None else str(run_id), host, asker, ends)
+        yield {**own, "configurable": {**configurable, _RUN: run}}
+
+
+def asked_by(
+    manager: BaseRunManager | None, given: RunnableConfig | None, *, tokens: bool
+) -> RunnableConfig:
+    """The configuration of a run for a chat model's call.
+
+    Args:
+        manager: of the call; None where LangChain gives none.
+        given: what the call was given, where the manager does not tell.
+        tokens: whether the answer's tokens are wanted, as custom events.
+    """
+    given = given or RunnableConfig()
+    told = {**given.get("configurable", {}), **given.get("metadata", {})}
+    run_id, callbacks = given.get("run_id"), given.get("callbacks")
+    if manager is not None:
+        told |= manager.metadata or {}
+        run_id, callbacks = manager.run_id, _child(manager)
+    around = var_child_runnable_config.get() or RunnableConfig()
+    named = None if run_id is None else str(run_id)
+    return quiet(around, told=told, callbacks=callbacks, run_id=named, tokens=tokens)
+
+
+def quiet(
+    around: RunnableConfig,
+    *,
+    told: Mapping[str, Any] | None = None,
+    callbacks: Any = None,
+    run_id: str | None = None,
+    tokens: bool = False,
+) -> RunnableConfig:
+    """The configuration of a run of which a host's stream shows nothing.
+
+    Args:
+        around: of the node in which it is made.
+        told: metadata of the call, beside that of the node.
+        callbacks: of the call.
+        run_id: of the call, where the node's run has none.
+        tokens: whether the answer's tokens are wanted, as custom events.
+    """
+    runtime, told = _runtime(around), {**around.get("metadata", {}), **(told or {})}
+    if runtime is not None and runtime.execution_info is not None:
+        run_id = runtime.execution_info.run_id or run_id
+    asker = Asker(run_id, tokens, None if runtime is None else runtime.stream_writer)
+    thread = around.get("configurable", {}).get("thread_id") or told.get("thread_id")
+    configurable = {_ASKER: asker} | ({} if thread is None else {"thread_id": thread})
+    metadata = {"cowest": told["cowest"]} if "cowest" in told else {}
+    return RunnableConfig(configurable=configurable, metadata=metadata, callbacks=callbacks)
+
+
+def _child(manager: BaseRunManager) -> BaseCallbackManager:
+    """Callbacks of what a chat model's call runs; only chains have `get_child`."""
+    asynchronous = isinstance(manager, AsyncRunManager)
+    child = (AsyncCallbackManager if asynchronous else CallbackManager)(
+        handlers=[], parent_run_id=manager.run_id
+    )
+    child.set_handlers(manager.inheritable_handlers)
+    child.add_tags(manager.inheritable_tags)
+    child.add_metadata(manager.inheritable_metadata)
+    return child
 
 
 def whose(config: RunnableConfig) -> dict[str, Any]:
@@ -104,9 +185,17 @@ def whose(config: RunnableConfig) -> dict[str, Any]:
 
 def writer(config: RunnableConfig) -> Callable[[Any], None]:
     """Where a node's custom events go: to the host's stream where there is one."""
-    run, runtime = run_of(config), _runtime(config)
+    run = run_of(config)
+    if run is not None and run.asker is not None:
+        return run.asker.write or (lambda event: None)
     if run is not None and run.host is not None:
         return run.host.write
+    return own_writer(config)
+
+
+def own_writer(config: RunnableConfig) -> Callable[[Any], None]:
+    """The custom stream of the graph that a node is in."""
+    runtime = _runtime(config)
     return (lambda event: None) if runtime is None else runtime.stream_writer
 
 

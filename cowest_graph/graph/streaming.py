@@ -6,15 +6,18 @@ Knows LangGraph's message and custom streams. Knows no model and no trace.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.constants import TAG_NOSTREAM
 
-from cowest_graph.graph.runs import run_of, writer
+from cowest_graph.graph.runs import TOKEN, Run, own_writer, run_of, writer
 from cowest_graph.graph.tracing import State
 
 DRAFT, ANSWER = "cowest:draft", "cowest:answer"
@@ -41,6 +44,7 @@ class _Told(Runnable[Any, AIMessage]):
 
     def __init__(self, chain: Runnable[Any, AIMessage], step: str, tags: list[str]) -> None:
         self._chain, self._step, self._tags = chain, step, tags
+        self._hides = TAG_NOSTREAM in tags
 
     def invoke(
         self, input: State, config: RunnableConfig | None = None, **kwargs: Any
@@ -59,24 +63,56 @@ class _Told(Runnable[Any, AIMessage]):
         version = state.get("weak_version")
         event = {"step": self._step, "weak_version": version, "trace_key": state.get("key")}
         writer(own)({"cowest": event})
+        return merge_configs(own, self._more(own, run_of(own)))
+
+    def _more(self, config: RunnableConfig, run: Run | None) -> RunnableConfig:
+        """Tags for the call; where its messages belong, or who wants its tokens."""
+        if run is not None and run.asker is not None:
+            wanted = run.asker.tokens and not self._hides
+            tokens = [_Tokens(own_writer(config))] if wanted else []
+            # The chat model itself is what a host's stream shows.
+            return RunnableConfig(tags=list({*self._tags, TAG_NOSTREAM}), callbacks=[*tokens])
         more = RunnableConfig(tags=self._tags)
-        run = run_of(own)
         # LangGraph leaves messages of a graph within a graph out of a stream without `subgraphs`;
         # this call is what the host's node says.
-        if run is not None and run.host is not None and not _all_subgraphs(own):
+        if run is not None and run.host is not None and not _all_subgraphs(config):
             place = {"langgraph_checkpoint_ns": run.host.namespace}
             more["metadata"] = {**place, "langgraph_node": run.host.node}
-        return merge_configs(own, more)
+        return more
 
     def _named(self, message: AIMessage, state: State, config: RunnableConfig) -> AIMessage:
         """The message with an id; that of a draft is no news for whoever streams messages."""
         message = message.model_copy(update={"id": message.id or f"cowest-{uuid.uuid4().hex}"})
-        if TAG_NOSTREAM in self._tags:
+        if TAG_NOSTREAM in (config.get("tags") or []):
             for seen in _seen(config):
                 seen.add(message.id)
+        if self._hides:
             return message
         told = {"trace_key": state.get("key"), "weak_version": state.get("weak_version")}
         return message.model_copy(update={"response_metadata": message.response_metadata | told})
+
+
+class _Tokens(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
+    """Hands an answer's tokens on; a chat model that has such a listener streams."""
+
+    run_inline = True
+
+    def __init__(self, write: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
+        """One of them."""
+        if isinstance(chunk, ChatGenerationChunk):
+            self._write({TOKEN: chunk})
+
+    def tap_output_iter(self, run_id: Any, output: Iterator[Any]) -> Iterator[Any]:
+        """As it is."""
+        return output
+
+    def tap_output_aiter(self, run_id: Any, output: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """As it is."""
+        return output
 
 
 def _handlers(config: RunnableConfig) -> Iterable[Any]:

@@ -5,20 +5,23 @@ A scripted model is a real LangChain chat model: it streams, batches and reports
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from cowest_graph.domains import Domain
 
-Reply = str | Exception
+Reply = str | AIMessage | Exception
 Script = Callable[[list[BaseMessage]], Reply] | Sequence[Reply]
 
 
@@ -27,7 +30,8 @@ class ScriptedModel(BaseChatModel):
 
     Args:
         script: replies in order, the last one repeated; or a function from the messages to a reply.
-            An exception as reply is raised, a new equal one at each call.
+            An exception as reply is raised, a new equal one at each call; a message is given as it
+            is, with its tool calls.
         model_name: what it is called in traces.
         version: the adapter version it claims to be, or None for a model without versions.
         seed: kept with the arguments of each call in `arguments`, and otherwise without effect.
@@ -74,11 +78,19 @@ class ScriptedModel(BaseChatModel):
             raise _again(said)
         version = arguments.get("adapter", self.version)
         about = {"model_name": self.model_name, "finish_reason": "stop"}
-        return AIMessage(
-            said,
-            response_metadata=about | ({"weak_version": version} if version else {}),
-            usage_metadata=_usage(sum(len(m.text.split()) for m in messages), len(said.split())),
+        message = AIMessage(said) if isinstance(said, str) else said
+        read, wrote = sum(len(m.text.split()) for m in messages), len(message.text.split())
+        about |= {"weak_version": version} if version else {}
+        return message.model_copy(
+            update={"response_metadata": about, "usage_metadata": _usage(read, wrote)}
         )
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The tools are kept with the arguments of each call; what is called is the script's."""
+        said = [convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=said, tool_choice=tool_choice, **kwargs)
 
     def _generate(
         self,
@@ -98,10 +110,15 @@ class ScriptedModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         reply = self._reply(messages, kwargs)
         words = str(reply.content).split(" ")
+        calls = [
+            {"name": c["name"], "args": json.dumps(c["args"]), "id": c["id"], "index": n}
+            for n, c in enumerate(reply.tool_calls)
+        ]
         for i, word in enumerate(words):
             last = i == len(words) - 1
             chunk = AIMessageChunk(
                 content=word if last else word + " ",
+                tool_call_chunks=calls if last else [],
                 response_metadata=reply.response_metadata if last else {},
                 usage_metadata=reply.usage_metadata if last else None,
             )
