@@ -1,10 +1,13 @@
 """What the graph itself costs a query, beside the same two calls made by hand.
 
-Usage: python benchmarks/overhead.py [--repeat 300] [--batch 16]
+Usage: python benchmarks/overhead.py [--repeat 300] [--batch 16] [--beside CHECKOUT]
 
 The models are scripted and answer at once; both sides use the same LangChain objects
 (draft prompt | weak, refine prompt | strong). All ways run in turn, one repetition of each after
 the other, so that the machine's other work disturbs them alike: read the differences.
+
+`--beside` takes a checkout of another commit: both are run in turn, each in processes of its own,
+and the ratio of this one's overhead to that one's is printed.
 """
 
 from __future__ import annotations
@@ -12,6 +15,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -33,12 +40,21 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--repeat", type=int, default=300)
     options.add_argument("--batch", type=int, default=16)
+    options.add_argument("--beside", type=Path, help="a checkout of another commit")
+    options.add_argument("--rounds", type=int, default=5, help="of each checkout, with --beside")
+    options.add_argument("--json", action="store_true", help="medians alone")
     asked = options.parse_args()
+    if asked.beside:
+        beside(asked)
+        return
     with tempfile.TemporaryDirectory() as folder, TraceStore(Path(folder) / "t.db") as traces:
         loop = asyncio.new_event_loop()
         ways = _ways(traces, loop, asked.batch)
         taken = _interleaved(ways, asked.repeat)
         loop.close()
+    if asked.json:
+        print(json.dumps({" ".join(name): median(times) for name, times in taken.items()}))
+        return
     print(f"milliseconds a query, {asked.repeat} repetitions, batches of {asked.batch}")
     print(f"{'':8}{'by hand':>18}{'graph':>18}{'graph + traces':>18}{'overhead':>10}{'traces':>8}")
     print(f"{'':8}" + f"{'median':>11}{'p95':>7}" * 3)
@@ -49,6 +65,28 @@ def main() -> None:
         )
         extra = median(graph) - median(hand)
         print(f"{how:8}{row}{extra:10.2f}{median(traced) - median(graph):8.2f}")
+
+
+def beside(asked: argparse.Namespace) -> None:
+    """What a graph takes here and in another checkout, in turn."""
+    folders = {"here": Path(__file__).parents[1], "beside": asked.beside.resolve()}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in folders}
+    command = [sys.executable, __file__, "--json", "--repeat", str(asked.repeat)]
+    command += ["--batch", str(asked.batch)]
+    for _ in range(asked.rounds):
+        for name, folder in folders.items():
+            ran = subprocess.run(
+                command,
+                env=os.environ | {"PYTHONPATH": str(folder)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            found[name].append(json.loads(ran.stdout.splitlines()[-1]))
+    print(f"milliseconds a query, medians of {asked.rounds} processes of {asked.repeat} each")
+    for way in found["here"][0]:
+        here, there = (median(run[way] for run in found[name]) for name in folders)
+        print(f"{way:14} here {here:7.2f}  beside {there:7.2f}  ratio {here / there:.2f}")
 
 
 def _ways(

@@ -105,11 +105,12 @@ def plain(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
 
     Calls and results are written out, and turns of one side that follow each other are joined.
     """
-    said = [_in_words(message) for message in messages]
+    said = [in_words(message) for message in messages]
     return list(merge_message_runs(said, chunk_separator="\n\n"))
 
 
-def _in_words(message: BaseMessage) -> BaseMessage:
+def in_words(message: BaseMessage) -> BaseMessage:
+    """A message whose calls of tools, or whose result of one, are its text."""
     text = str(message.text)
     if isinstance(message, ToolMessage):
         return HumanMessage(f"<tool_response>\n{text}\n</tool_response>")
@@ -120,7 +121,8 @@ def _in_words(message: BaseMessage) -> BaseMessage:
             + "\n</tool_call>"
             for call in message.tool_calls
         ]
-        return AIMessage("\n".join(part for part in [text, *calls] if part))
+        said = "\n".join(part for part in [text, *calls] if part)
+        return message if not calls and isinstance(message.content, str) else AIMessage(said)
     return type(message)(text)
 
 
@@ -191,7 +193,7 @@ def _counter(model: Any) -> Callable[[BaseMessage], int]:
     def count(message: BaseMessage) -> int:
         if own is None:
             return int(count_tokens_approximately([message]) * 1.2) + 1  # it may be too low
-        return int(own(str(_in_words(message).text))) + _ROUND_A_TURN
+        return int(own(str(in_words(message).text))) + _ROUND_A_TURN
 
     return count
 

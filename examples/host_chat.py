@@ -1,73 +1,67 @@
-"""A chat application that embeds the collaboration as one node of its own graph.
+"""A chat application whose model is the collaboration: memory, a system prompt, tools, streaming.
 
-The host routes: small talk it answers itself, questions about fault codes go to the collaboration.
-A checkpointer of the host's keeps the conversation, so that the same --thread goes on with it.
+LangChain's `create_agent` keeps the conversation in a file, so that the same --thread goes on with
+it; every answer leaves a trace, which knows its thread.
 
-    python examples/host_chat.py --offline-scripted "What does falcon-delta-red mean?" "thanks"
-    python examples/host_chat.py --adapters adapters   # embedded models, a terminal
+    python examples/host_chat.py --offline-scripted "What does falcon-delta-red mean?" \
+        "Is that part in stock?" "Which code did I ask about first?"
+    python examples/host_chat.py --adapters adapters        # embedded models, a terminal
+    python examples/host_chat.py --strong gpt-4o            # a real one, with OPENAI_API_KEY
+
+Needs `pip install "cowest-graph[apps]"`.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import END, START, MessagesState, StateGraph
 
-from cowest_graph import AdapterRegistry, create_collaboration
+from cowest_graph import AdapterRegistry, CollaborativeChatModel, Prompts, TraceStore
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.testing.world import CONDITIONS, PARTS, REMEDIES
 
-
-class Chat(MessagesState):
-    """The host's own state: the collaboration shares `messages` and leaves the rest alone."""
-
-    turns: int
+SYSTEM = "You help technicians with the fault codes of instruments, such as falcon-delta-red."
+CODE = re.compile(r"\w+-\w+-\w+")
 
 
-def host(weak: Any, strong: Any) -> StateGraph[Chat, None, Chat, Chat]:
-    """The host's graph, uncompiled: count the turn, then chat or collaborate."""
-    graph = StateGraph(Chat)
-    graph.add_node("count", lambda state: {"turns": state.get("turns", 0) + 1})
-    graph.add_node("chat", small_talk)
-    graph.add_node("cowest", create_collaboration(weak, strong).compile(name="cowest"))
-    graph.add_edge(START, "count")
-    graph.add_conditional_edges("count", route, ["chat", "cowest"])
-    graph.add_edge("chat", END)
-    graph.add_edge("cowest", END)
-    return graph
+@tool
+def stock(part: str) -> str:
+    """How many of a spare part are in the store.
+
+    Args:
+        part: its name.
+    """
+    return f"{len(part)} of the {part} are in the store"
 
 
-@cache  # a LangGraph server calls it for every run, and the models are loaded once
-def graph() -> Any:
-    """What langgraph.json names: the host on the embedded models; the server keeps the threads."""
-    return host(*embedded_models("adapters")).compile()
-
-
-@cache
-def scripted_graph() -> Any:
-    """The same without any weights, to look at in LangGraph Studio."""
-    return host(*scripted_models()).compile()
-
-
-def route(state: Chat) -> str:
-    """Questions that name a part of an instrument are for the collaboration."""
-    return "cowest" if any(part in state["messages"][-1].text.lower() for part in PARTS) else "chat"
-
-
-def small_talk(state: Chat) -> dict[str, Any]:
-    return {"messages": [AIMessage("Ask me about a fault code, such as falcon-delta-red.")]}
+def chat(
+    weak: Any, strong: Any, tools: list[Any], saver: Any = None, traces: TraceStore | None = None
+) -> Any:
+    """The application: an agent of LangChain's whose model is both models."""
+    model = CollaborativeChatModel(
+        weak=weak,
+        strong=strong,
+        prompts=Prompts(),
+        settings={"traces": traces, "domain": "fault codes"},
+    )
+    return create_agent(model, tools, system_prompt=SYSTEM, checkpointer=saver)
 
 
 def embedded_models(folder: str) -> tuple[Any, Any]:
-    """SmolLM2 that follows the adapters in `folder`, and the stand-in strong model."""
+    """SmolLM2 that follows the adapters in `folder`, and the stand-in strong model.
+
+    The stand-in calls no tools: it is too small to know when to.
+    """
     from cowest_graph import LocalWeak, embedded
 
     weak = LocalWeak(
@@ -77,30 +71,41 @@ def embedded_models(folder: str) -> tuple[Any, Any]:
 
 
 def scripted_models() -> tuple[Any, Any]:
-    """A weak model that knows the codes, and a strong model that relies on its draft."""
+    """A weak model that knows the codes, and a strong one that relies on its draft."""
+    return ScriptedModel(_decode, model_name="weak"), ScriptedModel(_refine, model_name="strong")
 
-    def decode(messages: list[BaseMessage]) -> str:
-        words = messages[-1].text.lower().replace("-", " ").strip(" ?.!").split()
-        part, condition, remedy = (
-            next((known[word] for word in words if word in known), "unknown")
-            for known in (PARTS, CONDITIONS, REMEDIES)
-        )
-        return f"Answer: {remedy} the {part}, {condition}"
 
-    def refine(messages: list[BaseMessage]) -> str:
-        draft = messages[-1].text.partition("Answer: ")[2].partition("\n")[0]
-        return f"Explanation: the expert says so.\nAnswer: {draft or 'I do not know'}"
+def _decode(messages: list[BaseMessage]) -> str:
+    words = messages[-1].text.lower().replace("-", " ").strip(" ?.!").split()
+    part, condition, remedy = (
+        next((known[word] for word in words if word in known), "unknown")
+        for known in (PARTS, CONDITIONS, REMEDIES)
+    )
+    return f"Answer: {remedy} the {part}, {condition}"
 
-    return ScriptedModel(decode, model_name="weak"), ScriptedModel(refine, model_name="strong")
+
+def _refine(messages: list[BaseMessage]) -> AIMessage | str:
+    """Looks at the conversation where the question does, and asks for the stock where it must."""
+    said = "\n".join(message.text for message in messages[:-1])
+    question = messages[-1].text.partition("Question: ")[2]
+    question, _, draft = question.partition("\n\nExpert:\n")
+    if "stock" in question and not isinstance(messages[-2], ToolMessage):
+        (part, *_) = [name for name in PARTS.values() if name in said] or ["part"]
+        return AIMessage("", tool_calls=[{"name": "stock", "args": {"part": part}, "id": "1"}])
+    if "stock" in question:
+        return f"Explanation: the store says so.\nAnswer: {messages[-2].text}"
+    if "first" in question:
+        codes = CODE.findall(said.partition(SYSTEM)[2])
+        return f"Explanation: you asked it before.\nAnswer: {codes[0] if codes else 'none'}"
+    return f"Explanation: the expert says so.\n{draft}"
 
 
 def answered(app: Any, said: str, thread: str) -> Iterator[str]:
-    """The reply to one turn, token by token: what refines or chats, without the draft."""
+    """The reply to one turn, token by token: the answer, and nothing of the draft."""
     config = {"configurable": {"thread_id": thread}}
     turn = {"messages": [("human", said)]}
-    for _, (message, about) in app.stream(turn, config, stream_mode="messages", subgraphs=True):
-        node = about["langgraph_node"]
-        if node == "chat" or (node == "refine" and isinstance(message, AIMessageChunk)):
+    for message, _ in app.stream(turn, config, stream_mode="messages"):
+        if isinstance(message, AIMessageChunk):  # and no result of a tool
             yield message.text
 
 
@@ -112,27 +117,44 @@ def turns(given: list[str]) -> Iterable[str]:
     return (line.strip() for line in sys.stdin if line.strip())
 
 
+def models(given: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
+    """Weak, strong, and the tools that the strong one can call."""
+    if given.offline_scripted:
+        return *scripted_models(), [stock]
+    weak, strong = embedded_models(given.adapters)
+    if given.strong is None:
+        return weak, strong, []
+    from langchain_openai import ChatOpenAI
+
+    return weak, ChatOpenAI(model=given.strong), [stock]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("said", nargs="*", help="turns of the user; from the terminal by default")
     parser.add_argument("--offline-scripted", action="store_true", help="without any weights")
     parser.add_argument("--adapters", default="adapters", help="folder of adapter versions")
+    parser.add_argument("--strong", help="a model of OpenAI's; the embedded stand-in by default")
     parser.add_argument("--thread", default="1", help="the conversation to go on with")
     parser.add_argument("--memory", type=Path, default=Path("host_chat.db"), help="its file")
+    parser.add_argument("--traces", default="host_chat_traces.db", help="file of the traces")
     given = parser.parse_args()
-    weak, strong = scripted_models() if given.offline_scripted else embedded_models(given.adapters)
     with ExitStack() as stack:
+        weak, strong, tools = models(given)
         if hasattr(weak, "close"):
             stack.callback(weak.close)
+        traces = stack.enter_context(TraceStore(given.traces))
         saver = stack.enter_context(SqliteSaver.from_conn_string(str(given.memory)))
-        app = host(weak, strong).compile(checkpointer=saver)
+        app = chat(weak, strong, tools, saver, traces)
         for said in turns(given.said):
             print(f"> {said}")
             for token in answered(app, said, given.thread):
                 print(token, end="", flush=True)
             print()
-        state = app.get_state({"configurable": {"thread_id": given.thread}}).values
-        print(f"({state.get('turns', 0)} turns in thread {given.thread})")
+        kept = app.get_state({"configurable": {"thread_id": given.thread}}).values
+        asked = sum(message.type == "human" for message in kept.get("messages", []))
+        found = sum(1 for _ in traces.query(thread_id=given.thread))
+        print(f"({asked} turns and {found} traces in thread {given.thread})")
 
 
 if __name__ == "__main__":

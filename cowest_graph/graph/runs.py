@@ -15,6 +15,7 @@ from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager, 
 from langchain_core.callbacks.manager import AsyncRunManager, BaseRunManager
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tracers.base import BaseTracer
 from langgraph.runtime import Runtime
 
 _RUN = "__cowest_run"  # checkpoints keep no key that begins so
@@ -107,12 +108,12 @@ def asked_by(
         tokens: whether the answer's tokens are wanted, as custom events.
     """
     given = given or RunnableConfig()
+    around = var_child_runnable_config.get() or RunnableConfig()
     told = {**given.get("configurable", {}), **given.get("metadata", {})}
-    run_id, callbacks = given.get("run_id"), given.get("callbacks")
+    run_id = given.get("run_id") if manager is None else manager.run_id
     if manager is not None:
         told |= manager.metadata or {}
-        run_id, callbacks = manager.run_id, _child(manager)
-    around = var_child_runnable_config.get() or RunnableConfig()
+    callbacks = _drawn(given.get("callbacks") or around.get("callbacks") or [], manager)
     named = None if run_id is None else str(run_id)
     return quiet(around, told=told, callbacks=callbacks, run_id=named, tokens=tokens)
 
@@ -144,15 +145,22 @@ def quiet(
     return RunnableConfig(configurable=configurable, metadata=metadata, callbacks=callbacks)
 
 
-def _child(manager: BaseRunManager) -> BaseCallbackManager:
-    """Callbacks of what a chat model's call runs; only chains have `get_child`."""
-    asynchronous = isinstance(manager, AsyncRunManager)
+def _drawn(callbacks: Any, parent: BaseRunManager | None) -> BaseCallbackManager:
+    """What draws trees of runs, and sees the calls within a call; others see one chat model's call,
+    once, which is all that a handler that counts calls or tokens may see.
+    """
+    if parent is not None:
+        handlers = parent.inheritable_handlers
+    else:
+        handlers = callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", [])
+    asynchronous = isinstance(parent, AsyncRunManager)
     child = (AsyncCallbackManager if asynchronous else CallbackManager)(
-        handlers=[], parent_run_id=manager.run_id
+        handlers=[],
+        parent_run_id=getattr(callbacks, "parent_run_id", None)
+        if parent is None
+        else parent.run_id,
     )
-    child.set_handlers(manager.inheritable_handlers)
-    child.add_tags(manager.inheritable_tags)
-    child.add_metadata(manager.inheritable_metadata)
+    child.set_handlers([each for each in handlers if isinstance(each, BaseTracer)])
     return child
 
 

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
 from cowest_graph.calls import part_of
-from cowest_graph.conversation import as_data, parted, plain
+from cowest_graph.conversation import as_data, in_words, parted, plain
 from cowest_graph.evaluators import Evaluator, evaluator_name, model_name
 from cowest_graph.graph.asking import asked_after
 from cowest_graph.prompts import Prompts, text_of
@@ -157,8 +157,8 @@ def _tokens(message: AIMessage | None) -> list[Token] | None:
 
 
 def text(message: AIMessage | None) -> str | None:
-    """The text of a message; None of none."""
-    return None if message is None else text_of(message)
+    """The text of a message, with the tools that it calls; None of none."""
+    return None if message is None else text_of(in_words(message))
 
 
 def parts_of(trace: Trace) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def test_an_mcp_client_finds_the_tool_and_calls_it(tmp_path: Path) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The URL of `langgraph dev` over examples/langgraph.json."""
-    for name in ("host_chat.py", "langgraph.json"):
+    for name in ("host_graph.py", "langgraph.json"):
         shutil.copy(EXAMPLES / name, tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
