@@ -15,20 +15,20 @@ PARTS = (
     "gasket", "impeller", "piston", "turbine", "magnet", "spindle", "heater", "cooler", "antenna",
     "diode", "flange", "keypad", "bracket", "compass",
 )  # fmt: skip
-_COUNT = 6
 
 
-def instruments(seed: int = 0) -> PrivateWorld:
-    """A world of six parts with a price, a mounting effort and a waiting time each.
+def instruments(seed: int = 0, *, count: int = 6) -> PrivateWorld:
+    """A world of parts with a price, a mounting effort and a waiting time each.
 
     Args:
         seed: which parts there are, and every number.
+        count: of parts.
     """
     draw = random.Random(f"instruments {seed}")
-    parts = draw.sample(PARTS, _COUNT)
+    parts = draw.sample(PARTS, count)
 
     def values(low: int, high: int) -> dict[str, int]:
-        return dict(zip(parts, draw.sample(range(low, high + 1), _COUNT), strict=True))
+        return dict(zip(parts, draw.sample(range(low, high + 1), count), strict=True))
 
     return PrivateWorld(
         name=f"halden-instruments-{seed}",
