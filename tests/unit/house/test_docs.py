@@ -12,13 +12,15 @@ import pytest
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_snippet_prints_what_the_readme_says() -> None:
-    found = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.S)
+@pytest.mark.parametrize("document", ["README.md", "docs/apps.md"])
+def test_a_snippet_prints_what_the_document_says(document: str) -> None:
+    text = (Path(__file__).parents[3] / document).read_text(encoding="utf-8")
+    found = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)
     assert found
     for code, expected in found:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), {})
+            exec(compile(code, document, "exec"), {})
         assert printed.getvalue() == expected
 
 
