@@ -114,7 +114,7 @@ def collected(
 
 
 def read_queries(
-    path: str | Path, *, skip_bad: bool = False
+    path: str | Path, *, skip_bad: bool = False, fields: Mapping[str, str] | None = None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of a JSONL file with at least a `query`, and what was wrong with the others.
 
@@ -123,6 +123,7 @@ def read_queries(
     Args:
         path: the file; blank lines are passed over.
         skip_bad: leave bad rows out instead of refusing the file.
+        fields: what the file calls "query", "reference", "explanation" or "messages".
 
     Returns:
         The rows, and one sentence a bad row: file, line, reason.
@@ -138,7 +139,7 @@ def read_queries(
             if not line.strip():
                 continue
             try:
-                rows.append(_query_row(line))
+                rows.append(_query_row(line, fields or {}))
             except ValueError as error:
                 bad.append(f"{path}, line {number}: {error}")
                 if not skip_bad:
@@ -148,7 +149,7 @@ def read_queries(
     return rows, bad
 
 
-def _query_row(line: bytes) -> dict[str, Any]:
+def _query_row(line: bytes, fields: Mapping[str, str]) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -159,6 +160,7 @@ def _query_row(line: bytes) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(row, dict):
         raise ValueError(f"a row is a JSON object, and this is a {type(row).__name__}")
+    row = _named(row, fields)
     if wrong := fault(row):
         raise ValueError(wrong)
     if row.get("messages") is not None:
@@ -167,6 +169,16 @@ def _query_row(line: bytes) -> dict[str, Any]:
     if _HALF.search(json.dumps(row, ensure_ascii=False)):
         raise ValueError("a text holds half of a surrogate pair, which is no character")
     return row
+
+
+def _named(row: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """The row with our names; what it has by one of them already is put aside."""
+    for theirs in fields.values():
+        if theirs not in row:
+            known = ", ".join(map(repr, row)) or "no keys"
+            raise ValueError(f"no field {theirs!r}; the row has {known}")
+    rest = {key: value for key, value in row.items() if key not in {*fields, *fields.values()}}
+    return {**rest, **{ours: row[theirs] for ours, theirs in fields.items()}}
 
 
 def _answered(trace: Trace) -> bool:

@@ -227,7 +227,10 @@ class Loop:
     ) -> tuple[str | None, str]:
         """The candidate of a round, and what it was trained on; None where nothing teaches."""
         if start is None:
-            shown = demonstrations(rows, style=self.collectors.style)
+            wording = self.collectors.prompts
+            shown = demonstrations(
+                rows, style=self.collectors.style, prompt=wording.draft if wording else None
+            )
             if not shown:
                 raise ValueError(f"no adapter to start from, and no SFT: {shown.report}")
             return self._made(shown, self.job("sft"), None), str(shown.report)

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cowest_graph.conversation import as_messages
 from cowest_graph.evaluators import Evaluator
+from cowest_graph.graph.chains import version_of
 from cowest_graph.graph.collector import create_collector
-from cowest_graph.graph.tracing import ChatModel
-from cowest_graph.prompts import Prompts
-from cowest_graph.traces import TraceStore
+from cowest_graph.graph.tracing import ChatModel, Facts
+from cowest_graph.prompts import Prompts, draft_prompt
+from cowest_graph.traces import TraceStore, trace_key
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,29 @@ class Collectors:
     prompts: Prompts | None = None
     domain: str | None = None
     max_concurrency: int = 8
+
+    @property
+    def wording(self) -> Prompts:
+        """The prompts, or those of the style."""
+        return self.prompts or Prompts(draft_prompt(self.style))
+
+    def key(self, row: Mapping[str, Any]) -> str:
+        """The key of a row's trace, by the version in use.
+
+        Raises:
+            ValueError: for a row without a query, or with a field of another type.
+        """
+        facts = Facts(
+            self.weak,
+            self.strong,
+            self.evaluator,
+            self.wording,
+            self.style,
+            self.domain,
+            self.num_drafts,
+        )
+        given = {**row, "messages": as_messages(row.get("messages") or [])}
+        return trace_key(**facts.of(facts.asked(given), version_of(self.weak)))
 
     def collector(
         self,

@@ -9,6 +9,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,14 @@ from trainer import console
 from trainer.cli.advice import FAILED, remedy
 from trainer.cli.config import Config
 from trainer.cli.context import read_rows, settings_of, told
-from trainer.cli.options import AsJson, ConfigFile, SkipBad
+from trainer.cli.options import (
+    AsJson,
+    ConfigFile,
+    QueryField,
+    ReferenceField,
+    SkipBad,
+    fields_of,
+)
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Summary
@@ -58,6 +66,7 @@ def _answered(settings: Config, query: str) -> tuple[str | None, str, str]:
             settings.strong_model(),
             traces=store,
             style=settings.collect.style,
+            prompts=settings.prompts_named(),
             domain=settings.collect.domain,
             on_weak_failure="raise",  # whoever tries it out shall see what is wrong
         ).compile()
@@ -74,11 +83,22 @@ def collect(
     config: ConfigFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows.")] = None,
     skip_bad: SkipBad = False,
+    query_field: QueryField = None,
+    reference_field: ReferenceField = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print calls, tokens and price; ask nothing.")
+    ] = False,
+    prices: Annotated[
+        Path | None, typer.Option(help="TOML file of prices a million tokens, for --dry-run.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Collect preference feedback; an interrupted collection is resumed."""
     settings = settings_of(config)
-    queries = read_rows(rows, skip_bad)[:limit]
+    named = fields_of(query_field, reference_field, None)
+    queries = read_rows(rows, skip_bad, named)[:limit]
+    if dry_run:
+        return _foreseen(settings, queries, prices, as_json)
     counts, failures, summary = _collected(settings, queries)
     if as_json:
         console.show_json({**counts, "store": summary.as_dict()})
@@ -86,6 +106,33 @@ def collect(
         console.note(f"{counts['complete']} of {len(queries)} queries are complete; in the store:")
         console.show(str(summary))
     _what_next(counts, failures)
+
+
+def _foreseen(
+    settings: Config, queries: list[dict[str, Any]], prices: Path | None, as_json: bool
+) -> None:
+    """Print calls, tokens, price and time of what is missing."""
+    from trainer.cli.bench import read_prices
+    from trainer.foreseen import foreseen, left_over
+
+    known = {} if prices is None else read_prices(prices)
+    collectors, judged = settings.collectors(settings.weak_model()), settings.evaluator_kind
+    with settings.store() as store:
+        left = left_over(collectors, queries, store)
+        calls = foreseen(collectors, left, store, judged=judged == "judge", prices=known)
+    if as_json:
+        told = [asdict(each) for each in calls]
+        return console.show_json({"queries": len(queries), "left": len(left), "calls": told})
+    console.show(f"{len(left)} of {len(queries)} queries have no complete trace yet")
+    for each in calls:
+        console.show(str(each))
+    at_once = settings.collect.max_concurrency
+    seconds = [each.seconds for each in calls]
+    if None in seconds:
+        console.show("time: not known, as the store has no call of every kind yet")
+    elif calls:
+        total = sum(each for each in seconds if each is not None) / at_once
+        console.show(f"time: some {total:.0f} s, where {at_once} at a time take no longer each")
 
 
 def _collected(

@@ -25,6 +25,7 @@ from trainer.job import TrainingJob, nearest
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
     from cowest_graph.graph import ChatModel, Collectors
+    from cowest_graph.prompts import Prompts
     from cowest_graph.traces import TraceStore, Traffic
 
 _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
@@ -231,9 +232,24 @@ class Config(Schema):
             self.evaluator_named(),
             num_drafts=collect.num_drafts,
             style=collect.style,
+            prompts=self.prompts_named(),
             domain=collect.domain,
             max_concurrency=collect.max_concurrency,
         )
+
+    def prompts_named(self) -> Prompts | None:
+        """The wording of `[prompts]`; None where it says nothing.
+
+        Raises:
+            ValueError: for a role that there is not, or a template that asks for something else.
+        """
+        from langchain_core.prompts import ChatPromptTemplate
+
+        from cowest_graph.prompts import Prompts, draft_prompt
+
+        given = {name: text for name, text in self.prompts if text}
+        made = {name: ChatPromptTemplate.from_messages(text) for name, text in given.items()}
+        return Prompts(**{"draft": draft_prompt(self.collect.style), **made}) if made else None
 
     # --- folders and stores ---
 

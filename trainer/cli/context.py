@@ -5,7 +5,7 @@ What is in use is kept for the verb that runs (`InUse`), so that errors are told
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -53,11 +53,20 @@ def told(error: BaseException) -> str:
     return _in_use.get().told(error)
 
 
-def read_rows(path: Path, skip_bad: bool) -> list[dict[str, Any]]:
-    """The rows of a file; with the flag, malformed ones are told and left out."""
+def read_rows(
+    path: Path, skip_bad: bool, fields: Mapping[str, str | None] | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a file; with the flag, malformed ones are told and left out.
+
+    Args:
+        path: the file.
+        skip_bad: the flag.
+        fields: what it calls our fields; None for one that has our name.
+    """
     from cowest_graph.collecting import read_queries
 
-    queries, bad = read_queries(path, skip_bad=skip_bad)
+    named = {ours: theirs for ours, theirs in (fields or {}).items() if theirs is not None}
+    queries, bad = read_queries(path, skip_bad=skip_bad, fields=named)
     for reason in bad:
         console.note(f"left out: {reason}")
     return queries

@@ -17,7 +17,15 @@ from trainer import console
 from trainer.cli.advice import need
 from trainer.cli.config import Config
 from trainer.cli.context import read_rows, settings_of
-from trainer.cli.options import AsJson, ConfigFile, SkipBad
+from trainer.cli.options import (
+    AsJson,
+    ConfigFile,
+    ExplanationField,
+    QueryField,
+    ReferenceField,
+    SkipBad,
+    fields_of,
+)
 
 if TYPE_CHECKING:
     from trainer.gate import Gate
@@ -58,6 +66,9 @@ def loop(
         Path, typer.Option("--out", help="Folder for the loop's state and decisions.")
     ] = Path("cowest-loop"),
     skip_bad: SkipBad = False,
+    query_field: QueryField = None,
+    reference_field: ReferenceField = None,
+    explanation_field: ExplanationField = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,8 +77,11 @@ def loop(
     from trainer.gate import Gate
 
     gate, settings = Gate(confidence, margin), settings_of(config)
-    taught, asked = read_rows(rows, skip_bad), read_rows(held_out, skip_bad)
-    tried = None if feedback is None else read_rows(feedback, skip_bad)
+    named = fields_of(query_field, reference_field, explanation_field)
+    taught = read_rows(rows, skip_bad, named)
+    named["explanation"] = None  # is needed where something is taught
+    asked = read_rows(held_out, skip_bad, named)
+    tried = None if feedback is None else read_rows(feedback, skip_bad, named)
     with _looping(settings, gate, out) as looping:
         found = looping.run(taught, asked, feedback=tried, rounds=rounds, start=start)
         current = looping.adapters.current

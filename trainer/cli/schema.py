@@ -129,6 +129,21 @@ class CollectSection(_Section):
     domain: str | None = Field(None, description="A name that is kept in the traces.")
 
 
+class PromptsSection(_Section):
+    """Your own wording, as role and text a message; without it, that of the draft style."""
+
+    draft: list[tuple[str, str]] = Field(
+        default_factory=list,
+        description='The weak model\'s, such as `[["system", "Explain."], ["human", "{query}"]]`.',
+    )
+    solo: list[tuple[str, str]] = Field(
+        default_factory=list, description="The strong model's alone; sees `{query}`."
+    )
+    refine: list[tuple[str, str]] = Field(
+        default_factory=list, description="With a draft; sees `{query}` and `{draft}`."
+    )
+
+
 class TrainSection(_Section):
     """How adapters are trained; see `TrainingJob`."""
 
@@ -187,6 +202,7 @@ class Schema(_Section):
     traces: TracesSection = TracesSection()
     adapters: AdaptersSection = AdaptersSection()
     collect: CollectSection = CollectSection()
+    prompts: PromptsSection = PromptsSection()
     train: TrainSection = TrainSection()
 
     @classmethod

@@ -16,7 +16,15 @@ from trainer import console
 from trainer.cli.advice import FAILED, need
 from trainer.cli.config import Config
 from trainer.cli.context import read_rows, settings_of
-from trainer.cli.options import AsJson, ConfigFile, SkipBad
+from trainer.cli.options import (
+    AsJson,
+    ConfigFile,
+    ExplanationField,
+    QueryField,
+    ReferenceField,
+    SkipBad,
+    fields_of,
+)
 
 Demonstrations = Annotated[
     Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
@@ -48,6 +56,9 @@ def sft(
     name: Name = None,
     promote: Promote = False,
     skip_bad: SkipBad = False,
+    query_field: QueryField = None,
+    reference_field: ReferenceField = None,
+    explanation_field: ExplanationField = None,
     held_out: HeldOutFile = None,
     drop_bad_rows: DropBad = False,
     dry_run: DryRun = False,
@@ -57,7 +68,12 @@ def sft(
     from trainer import demonstrations, train_sft
 
     settings = settings_of(config)
-    shown = demonstrations(read_rows(rows, skip_bad), style=settings.collect.style)
+    named = fields_of(query_field, reference_field, explanation_field)
+    taught = read_rows(rows, skip_bad, named)
+    wording = settings.prompts_named()
+    shown = demonstrations(
+        taught, style=settings.collect.style, prompt=wording.draft if wording else None
+    )
     console.note(str(shown.report))
     asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
     if dry_run:

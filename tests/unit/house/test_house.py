@@ -59,6 +59,7 @@ ROOMS = {
     "trainer.run": "",
     "trainer.fast": "",
     "trainer.gate": "",
+    "trainer.foreseen": "",
     "trainer.objectives": "presets",
     "trainer.job": "objectives presets",
     "trainer.rows": "objectives",
@@ -75,7 +76,7 @@ ROOMS = {
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
-    "trainer.cli": "bench checks console demo gate job launch loop plan reports rows run",
+    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.
