@@ -39,7 +39,7 @@ COMPARED = [
     ("SFT on complete demonstrations alone", COLLABORATION_DPO),
     ("SFT on complete demonstrations alone, weak model alone", COLLABORATION_DPO),
     ("SFT on chosen drafts", COLLABORATION_DPO),
-    ("DPO on shuffled pairs", COLLABORATION_SFT),
+    ("DPO on shuffled pairs, half of them swapped", COLLABORATION_SFT),
     ("weak model SFT on skill, then on facts and skill", COLLABORATION_DPO),
 ]
 """Every control, and what it is compared with."""
@@ -108,17 +108,13 @@ def chosen(demo: Demo, rate: float) -> None:
 
 
 def shuffled_pairs(demo: Demo) -> None:
-    """DPO where chance says which draft of a pair helped."""
-    draw = random.Random(demo.seed)
-    rows = [
-        {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
-        if draw.random() < 0.5
-        else row
-        for row in demo.pairs()
-    ]
+    """DPO on pairs of which every second one, in an order by chance, is the wrong way round."""
+    rows = demo.pairs()
+    random.Random(demo.seed).shuffle(rows)
+    rows[::2] = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[::2]]
     _, job = jobs(demo.base, demo.seed)
-    version = demo.trained("shuffled", partial(train_dpo, rows, job, start=SFT_VERSION))
-    names = ("(weak, shuffled)", "DPO on shuffled pairs")
+    version = demo.trained("half-swapped", partial(train_dpo, rows, job, start=SFT_VERSION))
+    names = ("(weak, half swapped)", "DPO on shuffled pairs, half of them swapped")
     demo.keep(together(names, demo.greedy(version), embedded.strong_model(), demo.data.held_out)[1])
 
 
@@ -159,7 +155,7 @@ def main() -> None:
             ("strong model with true notes", other_drafts),
             ("majority of 5 drafts, weak model alone", votes),
             ("SFT on chosen drafts", partial(chosen, rate=given.chosen_rate)),
-            ("DPO on shuffled pairs", shuffled_pairs),
+            ("DPO on shuffled pairs, half of them swapped", shuffled_pairs),
             ("SFT on complete demonstrations alone", complete),
             ("stock strong, DPO adapter", stock),
         ]
