@@ -2,6 +2,7 @@
 # make demo      the whole loop on real models, offline, in minutes
 # make test      all tests; unit tests alone: make unit
 # make check     format, lint, strict types
+# make wheel     what a user installs, in dist/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test unit check format clean gpu
+.PHONY: install demo test unit check format wheel clean gpu
 
 install: $(STAMP)
 
@@ -56,6 +57,9 @@ check: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheel: install
+	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
 	rm -rf $(VENV)
