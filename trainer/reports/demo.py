@@ -67,7 +67,7 @@ def as_plain(results: Results) -> dict[str, Any]:
         "world": results.world,
         "weak": results.weak,
         "strong": results.strong,
-        "methods": [_plain(measured) for measured in results.measured],
+        "methods": [as_measured(measured) for measured in results.measured],
         "differences": {
             f"{ours} - {theirs}": results.difference(ours, theirs).__dict__
             for ours, theirs in _pairs(results)
@@ -86,7 +86,8 @@ def as_plain(results: Results) -> dict[str, Any]:
     }
 
 
-def _plain(measured: Measured) -> dict[str, Any]:
+def as_measured(measured: Measured) -> dict[str, Any]:
+    """One method as JSON-able data."""
     interval = measured.interval
     return {
         "method": measured.method,
