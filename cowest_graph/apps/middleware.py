@@ -5,6 +5,7 @@ Knows LangChain's agents. Needs `langchain` (the extra `apps`).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -65,6 +66,8 @@ class CollaborationMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_model_call(self, request: Request, handler: Callable[[Request], Response]) -> Response:
         """Draft, call the agent's model with the draft, record."""
+        if not _asks(request):
+            return handler(request)
         facts, state = self._begun(request)
         try:
             state |= self._drafting.invoke(state, ensure_config())
@@ -78,15 +81,18 @@ class CollaborationMiddleware(AgentMiddleware[Any, Any, Any]):
     async def awrap_model_call(
         self, request: Request, handler: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        """The same, async."""
-        facts, state = self._begun(request)
+        """The same, async; files and stores are waited for on threads."""
+        if not _asks(request):
+            return await handler(request)
+        facts, state = await asyncio.to_thread(self._begun, request)
         try:
             state |= await self._drafting.ainvoke(state, ensure_config())
         except Exception as error:
             state |= _without(error)
         started = time.perf_counter()
         response = await handler(_with_notes(request, state))
-        self._record(facts, state, response, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        await asyncio.to_thread(self._record, facts, state, response, seconds)
         return response
 
     def _begun(self, request: Request) -> tuple[Facts, State]:
@@ -110,6 +116,10 @@ class CollaborationMiddleware(AgentMiddleware[Any, Any, Any]):
             self._traces.offer(facts.answered({**state, **update, "calls": calls}))
         except Exception as lost:  # the answer is what counts
             log.warning("an answer was not recorded: %s", masked_error(lost))
+
+
+def _asks(request: Request) -> bool:
+    return any(isinstance(message, HumanMessage) for message in request.messages)
 
 
 def _without(error: Exception) -> State:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
+from langchain_core.tracers.context import collect_runs
 from langchain_tests.unit_tests import ChatModelUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
@@ -210,7 +212,6 @@ def test_middleware_drafts_before_the_agents_model(way: str, tmp_path: Path) -> 
         served = create_agent(
             strong, [opening_hours], middleware=[drafting], checkpointer=InMemorySaver()
         )
-        given = {"messages": [SystemMessage("Be brief."), HumanMessage("Until when?")]}
         given = {"messages": [HumanMessage("Until when?")]}
         if way == "sync":
             out = served.invoke(given, thread)
@@ -254,3 +255,28 @@ def test_a_tool_gives_the_answer_and_an_artifact_and_streams_nothing(tmp_path: P
     text = "".join(m.text for m, _ in parts if isinstance(m, AIMessageChunk))
     assert text == "So: five."
     assert second.thread_id == "1"
+
+
+def test_middleware_has_nothing_to_draft_where_nobody_asks() -> None:
+    weak = ScriptedModel([DRAFT])
+    served = create_agent(ScriptedModel([ANSWER]), [], middleware=[CollaborationMiddleware(weak)])
+    out = served.invoke({"messages": [AIMessage("Welcome.")]})
+    assert out["messages"][-1].text == ANSWER
+    assert not weak.calls
+
+
+def test_handlers_that_count_see_one_call_and_tracers_see_those_within() -> None:
+    counted = UsageMetadataCallbackHandler()
+    config: Any = {"callbacks": [counted]}
+    with collect_runs() as traced:
+        said = scripted().invoke("When?", config)
+        list(scripted().stream("When?", config))
+    (usage,) = counted.usage_metadata.values()
+    assert said.usage_metadata is not None
+    assert usage["total_tokens"] == 2 * said.usage_metadata["total_tokens"]
+    (invoked, _) = traced.traced_runs
+
+    def models(run: Any) -> int:
+        return (run.run_type == "llm") + sum(models(child) for child in run.child_runs)
+
+    assert models(invoked) == 3
