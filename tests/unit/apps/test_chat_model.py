@@ -12,7 +12,7 @@ from langchain.agents import create_agent
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
-from langchain_core.tracers.context import collect_runs
+from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_tests.unit_tests import ChatModelUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
@@ -266,15 +266,14 @@ def test_middleware_has_nothing_to_draft_where_nobody_asks() -> None:
 
 
 def test_handlers_that_count_see_one_call_and_tracers_see_those_within() -> None:
-    counted = UsageMetadataCallbackHandler()
-    config: Any = {"callbacks": [counted]}
-    with collect_runs() as traced:
-        said = scripted().invoke("When?", config)
-        list(scripted().stream("When?", config))
+    counted, traced = UsageMetadataCallbackHandler(), RunCollectorCallbackHandler()
+    config: Any = {"callbacks": [counted, traced]}
+    said = scripted().invoke("When?", config)
+    (invoked,) = traced.traced_runs
+    list(scripted().stream("When?", config))  # LangChain tells a stream nothing of the run it is
     (usage,) = counted.usage_metadata.values()
     assert said.usage_metadata is not None
     assert usage["total_tokens"] == 2 * said.usage_metadata["total_tokens"]
-    invoked, *_ = traced.traced_runs  # LangChain tells a stream nothing of the run that it is
 
     def models(run: Any) -> int:
         return (run.run_type == "llm") + sum(models(child) for child in run.child_runs)
