@@ -214,8 +214,8 @@ class TestContract:
 
     def test_a_newer_version_is_refused(self, url: str) -> None:
         TraceStore(url).close()
-        execute(url, "update cowest_meta set value = '3' where name = 'schema_version'")
-        with pytest.raises(ValueError, match="version 3, this release reads versions 1 to 2"):
+        execute(url, "update cowest_meta set value = '4' where name = 'schema_version'")
+        with pytest.raises(ValueError, match="version 4, this release reads versions 1 to 3"):
             TraceStore(url)
 
     def test_one_of_the_first_version_is_brought_up_to_date(self, url: str) -> None:
