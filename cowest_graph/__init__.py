@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cowest_graph.adapters import AdapterRegistry
     from cowest_graph.apps.chat_model import CollaborativeChatModel
-    from cowest_graph.apps.middleware import CollaborationMiddleware
+    from cowest_graph.apps.middleware import CollaborationMiddleware as CollaborationMiddleware
     from cowest_graph.apps.tool import as_tool
     from cowest_graph.evaluators import judge, metric
     from cowest_graph.graph import create_collaboration, create_collector
@@ -46,10 +46,10 @@ _ROOMS = {
     "token_f1": "metrics",
 }
 
+# `CollaborationMiddleware` is not among them: it needs langchain, and a star takes all.
 __all__ = [
     "AdapterRegistry",
     "Attempt",
-    "CollaborationMiddleware",
     "CollaborativeChatModel",
     "FollowingWeak",
     "LlamaWeak",

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
@@ -25,6 +24,13 @@ from cowest_graph.graph.tracing import Facts, State
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, draft_prompt, text_of
 from cowest_graph.traces import TraceStore
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+except ImportError as error:
+    raise ImportError(
+        'CollaborationMiddleware needs langchain; install: pip install "cowest-graph[apps]"'
+    ) from error
 
 log = logging.getLogger(__name__)
 
