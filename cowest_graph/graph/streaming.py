@@ -19,14 +19,17 @@ from langgraph.constants import TAG_NOSTREAM
 
 from cowest_graph.graph.runs import TOKEN, Run, own_writer, run_of, writer
 from cowest_graph.graph.tracing import State
+from cowest_graph.replies import as_message
 
 DRAFT, ANSWER = "cowest:draft", "cowest:answer"
 """Tags of the models' calls."""
 
 
 def hidden(chain: Runnable[Any, AIMessage]) -> Runnable[Any, AIMessage]:
-    """A draft's call: told of as "drafting", and kept out of the stream of messages."""
-    return _Told(chain, "drafting", [DRAFT, TAG_NOSTREAM])
+    """A draft's call: told of as "drafting", and kept out of a stream of messages, but for one that
+    wants what graphs within graphs say, too.
+    """
+    return _Told(chain, "drafting", DRAFT, hides=True)
 
 
 def shown(chain: Runnable[Any, AIMessage], step: str) -> Runnable[Any, AIMessage]:
@@ -36,15 +39,16 @@ def shown(chain: Runnable[Any, AIMessage], step: str) -> Runnable[Any, AIMessage
         chain: from the state to the answer.
         step: "refining" or "answering alone".
     """
-    return _Told(chain, step, [ANSWER])
+    return _Told(chain, step, ANSWER, hides=False)
 
 
 class _Told(Runnable[Any, AIMessage]):
     """A chain whose beginning is a custom event, and whose calls carry tags."""
 
-    def __init__(self, chain: Runnable[Any, AIMessage], step: str, tags: list[str]) -> None:
-        self._chain, self._step, self._tags = chain, step, tags
-        self._hides = TAG_NOSTREAM in tags
+    def __init__(
+        self, chain: Runnable[Any, AIMessage], step: str, tag: str, *, hides: bool
+    ) -> None:
+        self._chain, self._step, self._tag, self._hides = chain, step, tag, hides
 
     def invoke(
         self, input: State, config: RunnableConfig | None = None, **kwargs: Any
@@ -71,17 +75,21 @@ class _Told(Runnable[Any, AIMessage]):
             wanted = run.asker.tokens and not self._hides
             tokens = [_Tokens(own_writer(config))] if wanted else []
             # The chat model itself is what a host's stream shows.
-            return RunnableConfig(tags=list({*self._tags, TAG_NOSTREAM}), callbacks=[*tokens])
-        more = RunnableConfig(tags=self._tags)
+            return RunnableConfig(tags=[self._tag, TAG_NOSTREAM], callbacks=[*tokens])
+        within = _wants_all(config)
+        if self._hides:
+            return RunnableConfig(tags=[self._tag] if within else [self._tag, TAG_NOSTREAM])
+        more = RunnableConfig(tags=[self._tag])
         # LangGraph leaves messages of a graph within a graph out of a stream without `subgraphs`;
         # this call is what the host's node says.
-        if run is not None and run.host is not None and not _all_subgraphs(config):
+        if run is not None and run.host is not None and not within:
             place = {"langgraph_checkpoint_ns": run.host.namespace}
             more["metadata"] = {**place, "langgraph_node": run.host.node}
         return more
 
-    def _named(self, message: AIMessage, state: State, config: RunnableConfig) -> AIMessage:
+    def _named(self, reply: Any, state: State, config: RunnableConfig) -> AIMessage:
         """The message with an id; that of a draft is no news for whoever streams messages."""
+        message = reply if isinstance(reply, AIMessage) else as_message(reply)
         message = message.model_copy(update={"id": message.id or f"cowest-{uuid.uuid4().hex}"})
         if TAG_NOSTREAM in (config.get("tags") or []):
             for seen in _seen(config):
@@ -120,10 +128,10 @@ def _handlers(config: RunnableConfig) -> Iterable[Any]:
     return given if isinstance(given, list) else given.handlers
 
 
-def _all_subgraphs(config: RunnableConfig) -> bool:
-    """Whether every stream of messages wants those of graphs within graphs as they are."""
+def _wants_all(config: RunnableConfig) -> bool:
+    """Whether messages are streamed, and each stream wants those of graphs within graphs."""
     streams = [each for each in _handlers(config) if hasattr(each, "subgraphs")]
-    return all(each.subgraphs for each in streams)
+    return bool(streams) and all(each.subgraphs for each in streams)
 
 
 def _seen(config: RunnableConfig) -> list[set[Any]]:

@@ -67,7 +67,7 @@ def test_a_files_own_names_and_own_prompts(cowest: Cowest, tmp_path: Path) -> No
     with TraceStore(tmp_path / "traces.db") as traces:
         found = sorted((trace.query, trace.reference) for trace in traces)
     assert found == [(f"{n} + {n}?", "4") for n in range(3)]
-    assert "Q: 1 + 1? N: Answer: 4" in ASKED
+    assert any(asked.startswith("Q: 1 + 1? N: Answer: ") for asked in ASKED)
 
 
 def test_a_name_that_is_not_there(cowest: Cowest, capsys: pytest.CaptureFixture[str]) -> None:

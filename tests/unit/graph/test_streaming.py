@@ -88,9 +88,10 @@ def test_messages_are_the_answers_tokens_and_nothing_of_the_draft(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_with_subgraphs_the_answer_is_where_it_is_made(way: str) -> None:
+def test_with_subgraphs_each_message_is_where_it_is_made(way: str) -> None:
     parts = streamed(as_node(collaboration()), way, "messages", subgraphs=True)
-    assert said([part for _, part in parts]) == ANSWER
+    for node, text in (("draft", DRAFT), ("refine", ANSWER)):
+        assert said([part for _, part in parts if part[1]["langgraph_node"] == node]) == text
     assert {namespace[0].split(":")[0] for namespace, _ in parts if namespace} == {"expert"}
 
 
