@@ -149,7 +149,9 @@ def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
             "solo": None,
             "solo_score": None,
         }
-        found = {"key": key, "trace": done, "finished": finished, "whose": whose(config)}
+        found = {"key": key, "trace": done, "finished": finished}
+        # Two collections of the same rows are one and the same, whatever their runs.
+        found["whose"] = whose(config, given_alone=True)
         return {**fresh, **found, "asked": asked, "weak_version": version}
 
     return in_threads(begin)

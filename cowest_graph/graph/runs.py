@@ -55,6 +55,8 @@ class Run:
     id: str | None
     host: Host | None
     asker: Asker | None = None
+    own_id: bool = False
+    """Whether nobody gave the id."""
     ends: ExitStack = field(default_factory=ExitStack)
 
 
@@ -86,6 +88,7 @@ def begun(config: RunnableConfig | None) -> Iterator[RunnableConfig]:
     own = ensure_config(config)
     configurable = own.get("configurable", {})
     host, asker = _host(own), configurable.get(_ASKER)
+    own_id = asker is None and host is None and own.get("run_id") is None
     if asker is not None:
         run_id = asker.run_id
     elif host is not None:
@@ -93,7 +96,7 @@ def begun(config: RunnableConfig | None) -> Iterator[RunnableConfig]:
     else:
         own["run_id"] = run_id = own.get("run_id") or uuid.uuid4()
     with ExitStack() as ends:
-        run = Run(None if run_id is None else str(run_id), host, asker, ends)
+        run = Run(None if run_id is None else str(run_id), host, asker, own_id, ends)
         yield {**own, "configurable": {**configurable, _RUN: run}}
 
 
@@ -164,11 +167,12 @@ def _drawn(callbacks: Any, parent: BaseRunManager | None) -> BaseCallbackManager
     return child
 
 
-def whose(config: RunnableConfig) -> dict[str, Any]:
+def whose(config: RunnableConfig, *, given_alone: bool = False) -> dict[str, Any]:
     """Whose run it is, as traces keep it: ids, and what the host put into the metadata.
 
     Args:
         config: a node's; `metadata["cowest"]` may have "user", "tenant" and "tags".
+        given_alone: leave out a run's id that nobody gave.
 
     Raises:
         ValueError: where that is of another form.
@@ -186,7 +190,8 @@ def whose(config: RunnableConfig) -> dict[str, Any]:
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError(f'metadata["cowest"]["tags"] must be a list of texts, not {tags!r:.200}')
     named = {name: told.get(name) for name in ("user", "tenant")}
-    named |= {"run_id": run.id if run else None, "thread_id": thread}
+    known = run is not None and not (given_alone and run.own_id)
+    named |= {"run_id": run.id if run and known else None, "thread_id": thread}
     found = {name: None if value is None else str(value) for name, value in named.items()}
     return {**found, "tags": list(tags)}
 

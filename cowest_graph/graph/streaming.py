@@ -26,8 +26,9 @@ DRAFT, ANSWER = "cowest:draft", "cowest:answer"
 
 
 def hidden(chain: Runnable[Any, AIMessage]) -> Runnable[Any, AIMessage]:
-    """A draft's call: told of as "drafting", and kept out of a stream of messages, but for one that
-    wants what graphs within graphs say, too.
+    """A draft's call: told of as "drafting", and kept out of a host's stream of messages.
+
+    One that wants what graphs within graphs say, too, has it.
     """
     return _Told(chain, "drafting", DRAFT, hides=True)
 
@@ -78,7 +79,9 @@ class _Told(Runnable[Any, AIMessage]):
             return RunnableConfig(tags=[self._tag, TAG_NOSTREAM], callbacks=[*tokens])
         within = _wants_all(config)
         if self._hides:
-            return RunnableConfig(tags=[self._tag] if within else [self._tag, TAG_NOSTREAM])
+            no_host = run is not None and run.host is None
+            tags = [self._tag] if within or no_host else [self._tag, TAG_NOSTREAM]
+            return RunnableConfig(tags=tags)
         more = RunnableConfig(tags=[self._tag])
         # LangGraph leaves messages of a graph within a graph out of a stream without `subgraphs`;
         # this call is what the host's node says.

@@ -79,11 +79,14 @@ RUNS = sa.Table(  # whose run a trace is of; no row where nobody told
     sa.Column(
         "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
     ),
-    sa.Column("run_id", sa.Text, index=True),
-    sa.Column("thread_id", sa.Text, index=True),
-    sa.Column("user", sa.Text, index=True),
-    sa.Column("tenant", sa.Text, index=True),
+    sa.Column("run_id", sa.Text),
+    sa.Column("thread_id", sa.Text),
+    sa.Column("user", sa.Text),
+    sa.Column("tenant", sa.Text),
 )
+for _name in ("run_id", "thread_id", "user", "tenant"):
+    _told = RUNS.c[_name].is_not(None)  # what is missing takes no room in an index
+    sa.Index(f"cowest_runs_{_name}", RUNS.c[_name], sqlite_where=_told, postgresql_where=_told)
 TAGS = sa.Table(
     "cowest_tags",
     METADATA,

@@ -73,7 +73,7 @@ def said(parts: list[Any]) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("host", [alone, as_node, called_in_a_node])
+@pytest.mark.parametrize("host", [as_node, called_in_a_node])
 def test_messages_are_the_answers_tokens_and_nothing_of_the_draft(
     host: Callable[[Any], Any], way: str
 ) -> None:
@@ -83,8 +83,16 @@ def test_messages_are_the_answers_tokens_and_nothing_of_the_draft(
     assert len(chunks) > 3  # tokens
     assert {message.id for message in chunks} == {chunks[0].id}  # and the whole not once more
     assert all("cowest:answer" in about["tags"] for _, about in parts)
-    if host is not alone:
-        assert {about["langgraph_node"] for _, about in parts} == {"expert"}
+    assert {about["langgraph_node"] for _, about in parts} == {"expert"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_without_a_host_each_node_streams_what_it_says(way: str) -> None:
+    parts = streamed(collaboration(), way, "messages")
+    for node, text, tag in (("draft", DRAFT, "draft"), ("refine", ANSWER, "answer")):
+        own = [part for part in parts if part[1]["langgraph_node"] == node]
+        assert said(own) == text
+        assert all(f"cowest:{tag}" in about["tags"] for _, about in own)
 
 
 @pytest.mark.parametrize("way", WAYS)
