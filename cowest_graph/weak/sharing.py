@@ -113,6 +113,7 @@ class Cores:
             self._steps_next = False
             self._steps += 1
             self._began = time.monotonic()
+            self._changed.notify_all()  # who waits, waits for this step from now on
         try:
             yield
         finally:
@@ -135,8 +136,10 @@ class Cores:
         return self._steps_next or not any(p.free and p.waiting for p in self._places)
 
     def _patience(self) -> float | None:
-        """Seconds for which a call still waits for the step that is computed."""
-        return self._began + _STEP - time.monotonic() if self._steps else None
+        """Seconds for which a call still waits for the step that is computed; None where it waits
+        for something else, of which it is told."""
+        left = self._began + _STEP - time.monotonic()
+        return left if self._steps and left > 0 else None
 
     def _queued(self, places: Places | None, ticket: object) -> None:
         if places is not None:

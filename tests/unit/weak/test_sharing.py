@@ -3,9 +3,11 @@
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 
+from cowest_graph.weak import sharing
 from cowest_graph.weak.sharing import Cores, Places
 
 
@@ -153,3 +155,28 @@ async def test_a_coroutine_that_gives_up_leaves_the_queue() -> None:
     assert await other == "called"
     assert given_up.cancelled()
     assert (places.free, len(places.waiting)) == (1, 0)
+
+
+def test_who_waits_for_a_place_beside_a_step_that_takes_too_long_rests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharing, "_STEP", 0.01)
+    cores, places, looks = Cores(), Places(1), []
+    usual = cores._may_call
+
+    def counted(*given: Any) -> bool:
+        looks.append(given)
+        return usual(*given)
+
+    def second() -> None:
+        with cores.call(places):
+            pass
+
+    with cores.call(places), cores.step(timeout=0.05):
+        monkeypatch.setattr(cores, "_may_call", counted)
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        assert 0 < len(looks) < 10  # and not as often as it can
+    thread.join(5)
+    assert not thread.is_alive()
