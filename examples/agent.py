@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from host_chat import embedded_models, scripted_models
+from host_graph import embedded_models, scripted_models
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser

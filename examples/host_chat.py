@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from host_graph import decode, embedded_models, turns
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from cowest_graph import AdapterRegistry, CollaborativeChatModel, Prompts, TraceStore
+from cowest_graph import CollaborativeChatModel, Prompts, TraceStore
 from cowest_graph.testing import ScriptedModel
-from cowest_graph.testing.world import CONDITIONS, PARTS, REMEDIES
+from cowest_graph.testing.world import PARTS
 
 SYSTEM = "You help technicians with the fault codes of instruments, such as falcon-delta-red."
 CODE = re.compile(r"\w+-\w+-\w+")
@@ -57,31 +57,9 @@ def chat(
     return create_agent(model, tools, system_prompt=SYSTEM, checkpointer=saver)
 
 
-def embedded_models(folder: str) -> tuple[Any, Any]:
-    """SmolLM2 that follows the adapters in `folder`, and the stand-in strong model.
-
-    The stand-in calls no tools: it is too small to know when to.
-    """
-    from cowest_graph import LocalWeak, embedded
-
-    weak = LocalWeak(
-        embedded.weak_model(), adapters=AdapterRegistry(folder), temperature=0.0, max_tokens=64
-    )
-    return weak, embedded.strong_model()
-
-
 def scripted_models() -> tuple[Any, Any]:
     """A weak model that knows the codes, and a strong one that relies on its draft."""
-    return ScriptedModel(_decode, model_name="weak"), ScriptedModel(_refine, model_name="strong")
-
-
-def _decode(messages: list[BaseMessage]) -> str:
-    words = messages[-1].text.lower().replace("-", " ").strip(" ?.!").split()
-    part, condition, remedy = (
-        next((known[word] for word in words if word in known), "unknown")
-        for known in (PARTS, CONDITIONS, REMEDIES)
-    )
-    return f"Answer: {remedy} the {part}, {condition}"
+    return ScriptedModel(decode, model_name="weak"), ScriptedModel(_refine, model_name="strong")
 
 
 def _refine(messages: list[BaseMessage]) -> AIMessage | str:
@@ -109,21 +87,13 @@ def answered(app: Any, said: str, thread: str) -> Iterator[str]:
             yield message.text
 
 
-def turns(given: list[str]) -> Iterable[str]:
-    """What the user says: from the command line, or from the terminal until it ends."""
-    if given:
-        return given
-    print("Ask about a fault code; Ctrl-D ends.", file=sys.stderr)
-    return (line.strip() for line in sys.stdin if line.strip())
-
-
 def models(given: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     """Weak, strong, and the tools that the strong one can call."""
     if given.offline_scripted:
         return *scripted_models(), [stock]
     weak, strong = embedded_models(given.adapters)
     if given.strong is None:
-        return weak, strong, []
+        return weak, strong, []  # the stand-in is too small to know when to call a tool
     from langchain_openai import ChatOpenAI
 
     return weak, ChatOpenAI(model=given.strong), [stock]

@@ -78,20 +78,21 @@ def embedded_models(folder: str) -> tuple[Any, Any]:
 
 def scripted_models() -> tuple[Any, Any]:
     """A weak model that knows the codes, and a strong model that relies on its draft."""
-
-    def decode(messages: list[BaseMessage]) -> str:
-        words = messages[-1].text.lower().replace("-", " ").strip(" ?.!").split()
-        part, condition, remedy = (
-            next((known[word] for word in words if word in known), "unknown")
-            for known in (PARTS, CONDITIONS, REMEDIES)
-        )
-        return f"Answer: {remedy} the {part}, {condition}"
-
-    def refine(messages: list[BaseMessage]) -> str:
-        draft = messages[-1].text.partition("Answer: ")[2].partition("\n")[0]
-        return f"Explanation: the expert says so.\nAnswer: {draft or 'I do not know'}"
-
     return ScriptedModel(decode, model_name="weak"), ScriptedModel(refine, model_name="strong")
+
+
+def decode(messages: list[BaseMessage]) -> str:
+    words = messages[-1].text.lower().replace("-", " ").strip(" ?.!").split()
+    part, condition, remedy = (
+        next((known[word] for word in words if word in known), "unknown")
+        for known in (PARTS, CONDITIONS, REMEDIES)
+    )
+    return f"Answer: {remedy} the {part}, {condition}"
+
+
+def refine(messages: list[BaseMessage]) -> str:
+    draft = messages[-1].text.partition("Answer: ")[2].partition("\n")[0]
+    return f"Explanation: the expert says so.\nAnswer: {draft or 'I do not know'}"
 
 
 def answered(app: Any, said: str, thread: str) -> Iterator[str]:

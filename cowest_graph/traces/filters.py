@@ -72,9 +72,9 @@ class Filter:
     def _times(self) -> list[sa.ColumnElement[bool]]:
         found: list[sa.ColumnElement[bool]] = []
         if self.since is not None:
-            found.append(TRACES.c.created_at >= _utc(self.since))
+            found.append(TRACES.c.created_at >= utc(self.since))
         if self.until is not None:
-            found.append(TRACES.c.created_at < _utc(self.until))
+            found.append(TRACES.c.created_at < utc(self.until))
         return found
 
     def _ranges(self) -> list[sa.ColumnElement[bool]]:
@@ -95,5 +95,6 @@ class Filter:
         return ~inside if failure is False else inside
 
 
-def _utc(time: datetime) -> datetime:
+def utc(time: datetime) -> datetime:
+    """The same time in UTC, which one without a zone is in."""
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

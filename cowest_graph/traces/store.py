@@ -11,7 +11,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from cowest_graph.traces.exchange import (
     to_row,
     write_jsonl,
 )
-from cowest_graph.traces.filters import Filter
+from cowest_graph.traces.filters import Filter, utc
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Kind,
@@ -275,11 +274,11 @@ class TraceStore:
                 each = found[row.weak_version]
                 each.drafts, each.scored = row.drafts, row.scored
                 each.mean_score, each.mean_gain = row.mean_score, row.mean_gain
-                each.last_used = _utc(row.last_used)
+                each.last_used = utc(row.last_used)
             for row in connection.execute(SHADOWED):
                 each = found[row.weak_version]
                 each.shadow_drafts = row.drafts
-                used = [time for time in (each.last_used, _utc(row.last_used)) if time]
+                used = [time for time in (each.last_used, utc(row.last_used)) if time]
                 each.last_used = max(used, default=None)
             for row in connection.execute(FAILED):
                 found[row.weak_version].failures[f"{row.role}: {row.failure}"] = row.times
@@ -406,7 +405,3 @@ class TraceStore:
                 return 0
         with self._transaction(writes=True) as connection:
             return fill(connection, _FILLED)
-
-
-def _utc(time: datetime) -> datetime:
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
