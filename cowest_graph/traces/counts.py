@@ -14,14 +14,12 @@ import sqlalchemy as sa
 
 from cowest_graph.traces.records import Trace
 from cowest_graph.traces.summaries import Summary, VersionSummary
-from cowest_graph.traces.tables import METADATA, TRACES
+from cowest_graph.traces.tables import METADATA, TRACES, of_trace
 
 COUNTS = sa.Table(
     "cowest_counts",
     METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
+    of_trace(),
     sa.Column("weak_version", sa.Text),
     sa.Column("incomplete", sa.Integer, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),

@@ -40,12 +40,19 @@ TRACES = sa.Table(
     sa.Column("data", sa.JSON, nullable=False),  # the whole trace; the columns are for people
     sa.Index("traces_in_order", "created_at", "key"),
 )
+
+
+def of_trace() -> sa.Column[str]:
+    """The first column of a table beside the traces; its rows go with their trace."""
+    return sa.Column(
+        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
+    )
+
+
 ATTEMPTS = sa.Table(
     "attempts",
     METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
+    of_trace(),
     sa.Column("index", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("draft", sa.Text),
     sa.Column("answer", sa.Text),
@@ -56,9 +63,7 @@ ATTEMPTS = sa.Table(
 _FAILURES = sa.Table(  # of attempts and shadows, so that they can be counted without the data
     "cowest_failures",
     METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
+    of_trace(),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("failure", sa.Text, nullable=False),
@@ -67,18 +72,14 @@ _FAILURES = sa.Table(  # of attempts and shadows, so that they can be counted wi
 _SHADOWS = sa.Table(
     "cowest_shadows",
     METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
+    of_trace(),
     sa.Column("weak_version", sa.Text, nullable=False),
     sa.Column("draft", sa.Text),
 )
 RUNS = sa.Table(  # whose run a trace is of; no row where nobody told
     "cowest_runs",
     METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
+    of_trace(),
     sa.Column("run_id", sa.Text),
     sa.Column("thread_id", sa.Text),
     sa.Column("user", sa.Text),
@@ -90,9 +91,7 @@ for _name in ("run_id", "thread_id", "user", "tenant"):
 TAGS = sa.Table(
     "cowest_tags",
     METADATA,
-    sa.Column(
-        "trace_key", sa.Text, sa.ForeignKey(TRACES.c.key, ondelete="CASCADE"), primary_key=True
-    ),
+    of_trace(),
     sa.Column("tag", sa.Text, primary_key=True, index=True),
 )
 JOURNAL = sa.Table(
