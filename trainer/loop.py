@@ -227,10 +227,8 @@ class Loop:
     ) -> tuple[str | None, str]:
         """The candidate of a round, and what it was trained on; None where nothing teaches."""
         if start is None:
-            wording = self.collectors.prompts
-            shown = demonstrations(
-                rows, style=self.collectors.style, prompt=wording.draft if wording else None
-            )
+            asking = self.collectors.wording.draft
+            shown = demonstrations(rows, style=self.collectors.style, prompt=asking)
             if not shown:
                 raise ValueError(f"no adapter to start from, and no SFT: {shown.report}")
             return self._made(shown, self.job("sft"), None), str(shown.report)

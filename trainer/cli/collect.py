@@ -66,7 +66,7 @@ def _answered(settings: Config, query: str) -> tuple[str | None, str, str]:
             settings.strong_model(),
             traces=store,
             style=settings.collect.style,
-            prompts=settings.prompts_named(),
+            prompts=settings.wording(),
             domain=settings.collect.domain,
             on_weak_failure="raise",  # whoever tries it out shall see what is wrong
         ).compile()

@@ -232,13 +232,13 @@ class Config(Schema):
             self.evaluator_named(),
             num_drafts=collect.num_drafts,
             style=collect.style,
-            prompts=self.prompts_named(),
+            prompts=self.wording(),
             domain=collect.domain,
             max_concurrency=collect.max_concurrency,
         )
 
-    def prompts_named(self) -> Prompts | None:
-        """The wording of `[prompts]`; None where it says nothing.
+    def wording(self) -> Prompts:
+        """The prompts: those of `[prompts]`, and where it says nothing those of the draft style.
 
         Raises:
             ValueError: for a role that there is not, or a template that asks for something else.
@@ -249,7 +249,7 @@ class Config(Schema):
 
         given = {name: text for name, text in self.prompts if text}
         made = {name: ChatPromptTemplate.from_messages(text) for name, text in given.items()}
-        return Prompts(**{"draft": draft_prompt(self.collect.style), **made}) if made else None
+        return Prompts(**{"draft": draft_prompt(self.collect.style), **made})
 
     # --- folders and stores ---
 

@@ -70,10 +70,7 @@ def sft(
     settings = settings_of(config)
     named = fields_of(query_field, reference_field, explanation_field)
     taught = read_rows(rows, skip_bad, named)
-    wording = settings.prompts_named()
-    shown = demonstrations(
-        taught, style=settings.collect.style, prompt=wording.draft if wording else None
-    )
+    shown = demonstrations(taught, style=settings.collect.style, prompt=settings.wording().draft)
     console.note(str(shown.report))
     asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
     if dry_run:
