@@ -108,7 +108,8 @@ def _compare(asked: argparse.Namespace, home: Path) -> None:
 
 def _run(spec: dict[str, Any], out: Path) -> dict[str, Any] | None:
     root = str(Path(__file__).resolve().parent.parent)
-    environment = {"HF_HUB_OFFLINE": "1", **os.environ, "PYTHONPATH": root}
+    paths = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    environment = {"HF_HUB_OFFLINE": "1", **os.environ, "PYTHONPATH": paths}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not spec["way"].startswith("trl"):

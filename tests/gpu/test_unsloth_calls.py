@@ -76,9 +76,10 @@ def test_unsloth_has_a_place_for_every_argument(smollm2: Path, tmp_path: Path) -
     job = tmp_path / "job.json"
     job.write_text(TrainingJob(str(smollm2), backend="unsloth").to_json())
     environment = {**os.environ, "UNSLOTH_ALLOW_CPU": "1", "HF_HUB_OFFLINE": "1"}
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(job), str(start), str(tmp_path)],
-        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**environment, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,

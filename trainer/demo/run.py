@@ -67,8 +67,10 @@ Say = Callable[[str], None]
 
 
 def jobs(base: Path, seed: int) -> tuple[TrainingJob, TrainingJob]:
-    """The demo's SFT and DPO, by two processes of a core each where there are two cores."""
-    processes = min(2, cores())
+    """The demo's SFT and DPO: on a GPU if there is one, else by two processes of a core each."""
+    import torch
+
+    processes = 1 if torch.cuda.is_available() else min(2, cores())
 
     def job(args: dict[str, Any], lora: dict[str, Any]) -> TrainingJob:
         batch = args["per_device_train_batch_size"] // processes
