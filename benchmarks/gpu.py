@@ -73,6 +73,9 @@ def steps(options: argparse.Namespace, out: Path, models: dict[str, Path]) -> It
     python, device = sys.executable, "cpu" if options.rehearse else "cuda"
     ways = ["trl", "ours"] + ([] if options.rehearse else ["unsloth"])
     sizes = {"steps": "2", "batch": "2"} if options.rehearse else {"steps": "20", "batch": "8"}
+    tests = [python, "-m", "pytest", str(ROOT / "tests/gpu"), "-q", "-rs", "-p", "no:cacheprovider"]
+    if not options.rehearse:  # right before fast
+        yield Step("tests/gpu", tests, limit=300)
     for model, folder in models.items():
         for kind in ("dpo", "sft"):
             result = out / f"train-{model}-{kind}.json"
@@ -92,11 +95,12 @@ def steps(options: argparse.Namespace, out: Path, models: dict[str, Path]) -> It
                     *("--precision", "fp32" if options.rehearse else "bf16", "--out", str(result)),
                     *(["--rows", "demo"] if options.rehearse else []),
                 ],
-                limit=60 if options.rehearse else 110,
+                # Each way imports torch and TRL anew, half a minute and more on a cold disk.
+                limit=60 if options.rehearse else 240,
                 result=result,
             )
-    tests = [python, "-m", "pytest", str(ROOT / "tests/gpu"), "-q", "-rs", "-p", "no:cacheprovider"]
-    yield Step("tests/gpu", tests, limit=150)
+    if options.rehearse:
+        yield Step("tests/gpu", tests, limit=150)
     if importlib.util.find_spec("vllm") is not None:
         serving = [python, __file__, "--vllm-child", str(models["SmolLM2-135M"])]
         result = out / "vllm.json"

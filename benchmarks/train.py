@@ -103,7 +103,10 @@ def _compare(asked: argparse.Namespace, home: Path) -> None:
                     + " ".join(f"{loss:.6f}" for loss in found["losses"]),
                     flush=True,
                 )
-    _table(results, asked)
+                if asked.out:  # what ends now, ends with the ways that are done
+                    _table(results, asked)
+    if not asked.out:
+        _table(results, asked)
 
 
 def _run(spec: dict[str, Any], out: Path) -> dict[str, Any] | None:

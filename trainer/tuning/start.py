@@ -93,7 +93,8 @@ def check_start(
         wrong = "the stored reference log-probabilities are not the SFT adapter's"
         _demand(off <= 1.0, wrong, found)
         del found["stored_error"]
-        found["stored_margin"] = (trainer.beta * (policy - _kept(looked_at))).abs().max().item()
+        kept = _kept(looked_at).to(policy.device)
+        found["stored_margin"] = (trainer.beta * (policy - kept)).abs().max().item()
     numbers = [one[ROW] for one in looked_at if ROW in one]
     if losses is not None and numbers:
         near = 1e-4 + torch.finfo(loss.dtype).eps + trainer.beta * 4 * noise.max().item()
