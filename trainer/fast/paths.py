@@ -44,7 +44,7 @@ def quicken(
     if trainer.accelerator.device.type == "cpu":
         share_prefixes(trainer.accelerator.unwrap_model(trainer.model), note)
     else:  # an H200 trained at 0.47 of TRL's own speed: a kernel for every segment and layer
-        note("prefixes are not shared: on a GPU starting small kernels costs more than their tokens")
+        note("prefixes are not shared: on a GPU, small kernels cost more than they save")
     if not hasattr(trainer, "compute_ref_log_probs"):  # SFT: TRL's default loss does it already
         return None
     logits_on_completions(trainer, note)
