@@ -18,7 +18,7 @@ from cowest_graph.benchmark.ledger import digest
 from cowest_graph.collecting import collected
 from cowest_graph.evaluators import evaluator_name, model_name
 from cowest_graph.graph import Collectors
-from cowest_graph.traces import Trace, TraceStore
+from cowest_graph.traces import PAIR, Trace, TraceStore, wrong_pairs
 from trainer.checks import HeldOut, query_hash, seen_in_training
 from trainer.console import write_text
 from trainer.gate import Gate, Verdict, held_out_scores
@@ -234,7 +234,8 @@ class Loop:
             return self._made(shown, self.job("sft"), None), str(shown.report)
         traces = self._collected(start, rows)
         job = aimed(self.job("dpo"), traces)
-        given = training_rows(job.objective, traces)
+        wrong = wrong_pairs(self.traces.feedbacks(key=PAIR))
+        given = training_rows(job.objective, traces, wrong=wrong)
         pairs = [row for row in given if teaches(row)]
         if not pairs:
             return None, f"nothing to train on: {given.report}"

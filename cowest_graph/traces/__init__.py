@@ -1,6 +1,7 @@
 """What every collaboration leaves: traces, and the store that keeps them."""
 
 from cowest_graph.traces.exchange import BadRow, Imported
+from cowest_graph.traces.feedback import PAIR, Feedback, latest, wrong_pair, wrong_pairs
 from cowest_graph.traces.filters import Filter
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
@@ -16,10 +17,12 @@ from cowest_graph.traces.store import TraceStore
 from cowest_graph.traces.summaries import Summary, Traffic, VersionSummary
 
 __all__ = [
+    "PAIR",
     "SCHEMA_VERSION",
     "Attempt",
     "BadRow",
     "Call",
+    "Feedback",
     "Filter",
     "Imported",
     "Kind",
@@ -30,5 +33,8 @@ __all__ = [
     "TraceStore",
     "Traffic",
     "VersionSummary",
+    "latest",
     "trace_key",
+    "wrong_pair",
+    "wrong_pairs",
 ]

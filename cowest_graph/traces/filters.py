@@ -29,6 +29,7 @@ class Filter:
         min_score, max_score: of an attempt.
         min_gain, max_gain: of an attempt, the same one where scores are given, too.
         failure: a kind of failure that a call of it had; True is any, False is none.
+        text: within the query, whatever its case.
 
     Raises:
         TypeError: for a field of another name.
@@ -49,6 +50,7 @@ class Filter:
     min_gain: float | None = None
     max_gain: float | None = None
     failure: str | bool | None = None
+    text: str | None = None
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """As SQL, each of them to be met."""
@@ -61,6 +63,8 @@ class Filter:
         if of_attempt := self._ranges():
             tried = sa.select(ATTEMPTS.c.trace_key).where(*of_attempt)
             found.append(TRACES.c.key.in_(tried))
+        if self.text is not None:
+            found.append(TRACES.c.query.icontains(self.text, autoescape=True))
         if self.failure is not None:
             found.append(self._failed(self.failure))
         return found

@@ -31,7 +31,9 @@ from cowest_graph.traces.exchange import (
     to_row,
     write_jsonl,
 )
+from cowest_graph.traces.feedback import Feedback, given, keep, kept
 from cowest_graph.traces.filters import Filter, utc
+from cowest_graph.traces.pages import Place, page_of
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Kind,
@@ -188,7 +190,12 @@ class TraceStore:
         return self.query(domain=domain, weak_version=weak_version, kind=kind)
 
     def query(
-        self, *, newest_first: bool = False, limit: int | None = None, **wanted: Any
+        self,
+        *,
+        newest_first: bool = False,
+        limit: int | None = None,
+        after: Place | None = None,
+        **wanted: Any,
     ) -> Iterator[Trace]:
         """The traces that are wanted, in order of creation, a page at a time.
 
@@ -200,8 +207,9 @@ class TraceStore:
         Args:
             newest_first: in the other order.
             limit: traces, at most.
+            after: `created_at` and `key` of a trace; what follows it, whether it is still there.
             wanted: fields of `traces.Filter`: kind, domain, weak_version, run_id, thread_id, user,
-                tenant, tag, since, until, min_score, max_score, min_gain, max_gain, failure.
+                tenant, tag, since, until, min_score, max_score, min_gain, max_gain, failure, text.
 
         Raises:
             TypeError: for a filter that there is not.
@@ -209,21 +217,63 @@ class TraceStore:
         conditions = Filter(**wanted).conditions()
         if wanted.get("failure") is not None:
             self._count()
-        return self._pages(conditions, newest_first, limit)
+        return self._pages(conditions, newest_first, limit, after)
 
     def _pages(
-        self, wanted: list[sa.ColumnElement[bool]], newest_first: bool, limit: int | None
+        self,
+        wanted: list[sa.ColumnElement[bool]],
+        newest_first: bool,
+        limit: int | None,
+        after: Place | None,
     ) -> Iterator[Trace]:
-        last: Trace | None = None
         left = limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(_PAGE, left)
-            page = self._page(wanted, last, newest_first, size)
+            with self._transaction() as connection:
+                page = page_of(
+                    connection, wanted, after=after, newest_first=newest_first, size=size
+                )
             yield from page
             if len(page) < size:
                 return
-            last = page[-1]
+            after = (page[-1].created_at, page[-1].key)
             left = None if left is None else left - len(page)
+
+    def feedback(self, **said: Any) -> Feedback:
+        """Keep what somebody says of a trace; late, repeated, or before the trace has arrived.
+
+        Nothing is overwritten: of a source and key the latest counts (`traces.latest`).
+
+        >>> with TraceStore(":memory:") as store:
+        ...     said = store.feedback(run_id="run-1", key="thumbs", score=1)
+        ...     [(each.key, each.score) for each in store.feedbacks(run_id="run-1")]
+        [('thumbs', 1.0)]
+
+        Args:
+            said: fields of `traces.Feedback`: trace_key or run_id; key; score, value, comment or
+                correction; source.
+
+        Returns:
+            It, as it was kept.
+
+        Raises:
+            ValueError: when it is of nothing, or says nothing.
+        """
+        feedback = given(**said)
+        with self._transaction(writes=True) as connection:
+            keep(connection, feedback)
+        return feedback
+
+    def feedbacks(
+        self, *, trace_key: str | None = None, run_id: str | None = None, key: str | None = None
+    ) -> list[Feedback]:
+        """What was said, the oldest first; of a trace, also what was said of its run.
+
+        Args:
+            trace_key, run_id, key: only of these; None is any.
+        """
+        with self._transaction() as connection:
+            return kept(connection, trace_key=trace_key, run_id=run_id, key=key)
 
     def remember(self, key: str, slot: str, part: Mapping[str, Any]) -> None:
         """Keep one finished call of a trace in flight, so that it is not paid for twice.
@@ -358,24 +408,6 @@ class TraceStore:
             with self._transaction(writes=True) as connection:
                 bring_up_to_date(connection, version_of(connection, self.url))
         self._database.share()
-
-    def _page(
-        self,
-        wanted: list[sa.ColumnElement[bool]],
-        last: Trace | None,
-        newest_first: bool,
-        size: int,
-    ) -> list[Trace]:
-        order = sa.tuple_(TRACES.c.created_at, TRACES.c.key)
-        by = [column.desc() if newest_first else column for column in order.clauses]
-        text = sa.cast(TRACES.c.data, sa.Text)  # pydantic reads JSON faster than the driver
-        page = sa.select(text).where(*wanted).order_by(*by).limit(size)
-        if last is not None:
-            place = (last.created_at, last.key)
-            page = page.where(order < place if newest_first else order > place)
-        with self._transaction() as connection:
-            found = connection.scalars(page).all()
-        return [Trace.model_validate_json(data) for data in found]
 
     def _put(self, portion: list[Trace]) -> int:
         """Add some traces in one transaction; how many keys were there already."""

@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "embedded": ("xllamacpp", "gguf"),
     "postgres": ("psycopg",),
     "report": ("matplotlib",),
+    "studio": ("fastapi", "uvicorn", "jinja2", "multipart"),
     "unsloth": ("unsloth",),
 }
 """Extra → the modules that it brings."""

@@ -242,6 +242,7 @@ def _paired(
     settings: Config, weak_version: str | None, export: Path | None, show: int
 ) -> tuple[PreferenceReport, list[dict[str, Any]]]:
     """Count the pairs and export them; the report, and the first pairs as plain data."""
+    from cowest_graph.traces import PAIR, wrong_pairs
     from trainer.rows import pair_row
     from trainer.rows.pairs import Pairs
 
@@ -249,7 +250,8 @@ def _paired(
     with settings.store() as store:
         if weak_version is not None:
             _check_version(weak_version, store)
-        found = Pairs(store.select(weak_version=weak_version, kind="collection"))
+        wrong = wrong_pairs(store.feedbacks(key=PAIR))
+        found = Pairs(store.select(weak_version=weak_version, kind="collection"), wrong=wrong)
         lines = (json.dumps(pair_row(p), ensure_ascii=False) for p in _noting(found, show, shown))
         if export is not None:
             console.note(f"wrote {console.write_lines(export, lines)} pairs to {export}")

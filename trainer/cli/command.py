@@ -25,7 +25,7 @@ from trainer.cli.context import running
 from trainer.cli.demo import demo
 from trainer.cli.doctor import doctor
 from trainer.cli.loop import loop
-from trainer.cli.serve import serve_weak
+from trainer.cli.serve import serve_weak, studio
 from trainer.cli.train import dpo, push, sft
 
 app = typer.Typer(
@@ -111,7 +111,7 @@ def cowest(
 for verb in (
     *(demo, ask, collect, traces, pairs, doctor),
     *(adapters, route, promote, rollback),
-    *(bench, report, push, loop),
+    *(bench, report, push, loop, studio),
 ):
     app.command()(verb)
 app.command("serve-weak")(serve_weak)

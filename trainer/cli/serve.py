@@ -1,6 +1,7 @@
-"""The verb that serves the weak model: `serve-weak`.
+"""The verbs that serve: `serve-weak` the weak model, `studio` a page to look at what was collected.
 
-Knows arguments and what is printed; `cowest_graph.weak.servers.command` knows the command.
+Know arguments and what is printed; `cowest_graph.weak.servers.command` knows vLLM's command, and
+`trainer.studio` the page.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trainer import console
+from trainer.cli.advice import need
 from trainer.cli.context import settings_of
 from trainer.cli.options import ConfigFile
 
 if TYPE_CHECKING:
     from cowest_graph.weak.servers.command import ServerCommand
+    from trainer.cli.config import Config
+    from trainer.studio import Playground
 
 Model = Annotated[
     str | None, typer.Option(help="Folder or name of the base model; the weak model by default.")
@@ -74,6 +80,47 @@ def serve_weak(
         console.show_json(asdict(command))
         return
     _serve(command, python, only_print)
+
+
+def studio(
+    config: ConfigFile = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="TCP port; 0 takes a free one.")] = 8421,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let other machines reach the page.")
+    ] = False,
+    loop: Annotated[Path, typer.Option(help="Folder of `cowest loop`, for its verdicts.")] = Path(
+        "cowest-loop"
+    ),
+    prices: Annotated[
+        Path | None, typer.Option(help="TOML file of prices a million tokens.")
+    ] = None,
+) -> None:
+    """Open a local page: traces, pairs, versions, and a playground."""
+    need("studio")
+    from trainer.cli.bench import read_prices
+    from trainer.studio import Source, serve
+
+    settings = settings_of(config)
+    known = {} if prices is None else read_prices(prices)
+    with settings.store() as store:
+        source = Source(
+            store, settings.registry(), loop, known, settings.check_base, partial(_play, settings)
+        )
+        console.note("the page's address; whoever has it sees every trace and may promote:")
+        serve(source, host=host, port=port, allow_remote=allow_remote, say=console.show)
+
+
+def _play(settings: Config) -> Playground:
+    """The configured models, loaded when they are first asked."""
+    from contextlib import ExitStack
+
+    from trainer.studio import Playground
+
+    stack = ExitStack()
+    weak = stack.enter_context(settings.live_weak(temperature=0.0))
+    strong, wording = settings.strong_model(), settings.wording()
+    return Playground(weak, strong, wording, settings.collect.style, stack.close)
 
 
 def _serve(command: ServerCommand, python: str, only_print: bool) -> None:

@@ -134,13 +134,14 @@ def push(
 
 def _from_traces(settings: Config, objective: str | None, version: str | None) -> tuple[Any, Any]:
     """The rows that the objective wants, and the job with what it needs to know of the traces."""
+    from cowest_graph.traces import PAIR, wrong_pairs
     from trainer import training_rows
     from trainer.launch import aimed
 
     job = settings.job("dpo", objective)
     with settings.store() as store:
         traces = list(store.select(weak_version=version, kind="collection"))
-        rows = training_rows(job.objective, traces)
+        rows = training_rows(job.objective, traces, wrong=wrong_pairs(store.feedbacks(key=PAIR)))
         others = [] if rows.report.traces else list(store.summary().by_weak_version)
     console.note(f"drafts of {version or 'any version'}: {rows.report}")
     if others:

@@ -13,7 +13,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -25,7 +25,7 @@ from cowest_graph.conversation import as_messages, parted, plain
 from cowest_graph.prompts import Prompts, completion, draft_prompt
 from cowest_graph.state import references
 from trainer.objectives import OBJECTIVES
-from trainer.rows.pairs import Pair, Pairs, PreferenceReport, counted, scored_attempts
+from trainer.rows.pairs import Marked, Pair, Pairs, PreferenceReport, counted, scored_attempts
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Attempt, Trace
@@ -162,7 +162,9 @@ def demonstrations(
     return Rows(taught, report, queries)
 
 
-def preferences(traces: Iterable[Trace], *, gains: bool = False) -> Rows[PreferenceReport]:
+def preferences(
+    traces: Iterable[Trace], *, gains: bool = False, wrong: Container[Marked] = ()
+) -> Rows[PreferenceReport]:
     """D_PT by Algorithm 1, lines 6 to 25: conversational preference rows (TRL, dataset formats).
 
     Per query, drafts with a gain above 0 helped and the others hurt (a tie hurts, line 15); both
@@ -174,12 +176,13 @@ def preferences(traces: Iterable[Trace], *, gains: bool = False) -> Rows[Prefere
             are skipped and counted.
         gains: whether rows carry "chosen_gain" and "rejected_gain" (Δ of each draft), which the
             objectives "weighted" and "margin" read.
+        wrong: pairs to leave out, as `traces.wrong_pairs` finds them in a store's feedback.
 
     Returns:
         TRL rows with "prompt", "chosen" and "rejected", and `.report`. They are held in memory,
         some 2 KB a pair; `pairs.Pairs` gives one after the other.
     """
-    pairs = Pairs(traces)
+    pairs = Pairs(traces, wrong=wrong)
     rows: list[Row] = []
     queries: list[str] = []
     key, prompt = "", list[dict[str, str]]()
@@ -269,12 +272,15 @@ def best_drafts(traces: Iterable[Trace]) -> Rows[DraftReport]:
     return Rows(rows, DraftReport(**count), queries)
 
 
-def training_rows(objective: str, traces: Iterable[Trace]) -> Rows[Any]:
+def training_rows(
+    objective: str, traces: Iterable[Trace], *, wrong: Container[Marked] = ()
+) -> Rows[Any]:
     """The rows that an objective is trained on.
 
     Args:
         objective: a name of `trainer.objectives.OBJECTIVES`.
         traces: collection traces.
+        wrong: pairs to leave out, of an objective that has pairs.
 
     Raises:
         ValueError: for another name.
@@ -283,7 +289,7 @@ def training_rows(objective: str, traces: Iterable[Trace]) -> Rows[Any]:
         raise ValueError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
     wanted = OBJECTIVES[objective]
     if wanted.rows == "preferences":
-        return preferences(traces, gains=wanted.gains)
+        return preferences(traces, gains=wanted.gains, wrong=wrong)
     return unpaired(traces) if wanted.rows == "unpaired" else best_drafts(traces)
 
 

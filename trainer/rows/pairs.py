@@ -7,12 +7,14 @@ trace at hand is held, so that a store of any size can be gone through.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Attempt, Trace
+
+Marked = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class PreferenceReport:
     pairs: int = 0
     identical_pairs: int = 0  # chosen and rejected have the same text
     mixed_versions: int = 0  # paired queries whose drafts come from several weak versions
+    marked_wrong: int = 0  # pairs that somebody marked as wrong; left out
 
     def as_dict(self) -> dict[str, int]:
         """The counts as plain data."""
@@ -51,6 +54,7 @@ class PreferenceReport:
             f"pairs with identical texts: {self.identical_pairs}; "
             f"queries that mix weak versions: {self.mixed_versions}; "
             f"inference traces skipped: {self.inference_traces}"
+            + (f"; marked wrong and left out: {self.marked_wrong}" if self.marked_wrong else "")
         )
 
 
@@ -64,16 +68,22 @@ class Pair:
     chosen_gain: float
     rejected_gain: float
 
+    @property
+    def marked(self) -> Marked:
+        """How feedback names it: the trace's key, the two attempts' indices."""
+        return self.trace.key, self.chosen.index, self.rejected.index
+
 
 class Pairs:
     """The pairs of traces, made while they are gone through; then there is a `report`.
 
     Args:
         traces: as `rows.preferences` takes them.
+        wrong: pairs to leave out, as `traces.wrong_pairs` finds them.
     """
 
-    def __init__(self, traces: Iterable[Trace]) -> None:
-        self._traces = traces
+    def __init__(self, traces: Iterable[Trace], *, wrong: Container[Marked] = ()) -> None:
+        self._traces, self._wrong = traces, wrong
         self._count = dict.fromkeys(PreferenceReport.__dataclass_fields__, 0)
 
     @property
@@ -94,7 +104,9 @@ class Pairs:
         scored = scored_attempts(trace, count)
         helped = [each for each in scored if each[1] > 0]
         hurt = [each for each in scored if each[1] <= 0]
-        new = [Pair(trace, y, n, a, b) for (y, a), (n, b) in zip(helped, hurt, strict=False)]
+        made = [Pair(trace, y, n, a, b) for (y, a), (n, b) in zip(helped, hurt, strict=False)]
+        new = [pair for pair in made if pair.marked not in self._wrong]
+        count["marked_wrong"] += len(made) - len(new)
         versions = {attempt.weak_version for attempt, _ in scored}
         count["helped"] += len(helped)
         count["hurt"] += len(hurt)

@@ -76,7 +76,9 @@ ROOMS = {
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
-    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run",
+    "trainer.studio": "rows",
+    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run "
+    "studio",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.
