@@ -107,8 +107,12 @@ def studio(
         source = Source(
             store, settings.registry(), loop, known, settings.check_base, partial(_play, settings)
         )
-        console.note("the page's address; whoever has it sees every trace and may promote:")
-        serve(source, host=host, port=port, allow_remote=allow_remote, say=console.show)
+        serve(source, host=host, port=port, allow_remote=allow_remote, say=_address)
+
+
+def _address(told: str) -> None:
+    console.note("the page's address; whoever has it sees every trace and may promote:")
+    console.show(told)
 
 
 def _play(settings: Config) -> Playground:

@@ -75,7 +75,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.close()
         if error.errno == errno.EADDRINUSE:
             raise OSError(
-                error.errno, f"port {port} of {host} is taken; give --port, or 0 for a free one"
+                f"port {port} of {host} is taken; give --port, or 0 for a free one"
             ) from None
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return listening

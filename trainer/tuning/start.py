@@ -90,10 +90,9 @@ def check_start(
     _demand(not torch.equal(sft, base), f"the adapter in {start} changes nothing", found)
     if off is not None:
         found["stored_error"] = off
-        wrong = "the stored reference log-probabilities are not the SFT adapter's"
-        _demand(off <= 1.0, wrong, found)
+        _demand(off <= 1.0, "stored reference log-probabilities are not the adapter's", found)
         del found["stored_error"]
-        kept = _kept(looked_at).to(policy.device)
+        kept = _kept(looked_at, policy.device)
         found["stored_margin"] = (trainer.beta * (policy - kept)).abs().max().item()
     numbers = [one[ROW] for one in looked_at if ROW in one]
     if losses is not None and numbers:
@@ -229,7 +228,7 @@ def _stored_error(trainer: Trainer, stored: Sequence[int] | None) -> float | Non
         size = args.precompute_ref_batch_size or args.per_device_train_batch_size
         stored = range(min(size, len(dataset)))
     examples = [dataset[place] for place in stored]
-    kept = _kept(examples).to(trainer.accelerator.device)
+    kept = _kept(examples, trainer.accelerator.device)
     batch = _collated(trainer, examples)
     sft = _by_adapter(trainer, _WITNESS, batch)
     return float(((kept - sft).abs() / allowed_error(sft, _noise(trainer, sft, batch))).max())
@@ -241,13 +240,13 @@ def _noise(trainer: Trainer, sft: torch.Tensor, batch: Any) -> Any:
     return (sft - again).abs()
 
 
-def _kept(examples: Sequence[Mapping[str, Any]]) -> Any:
+def _kept(examples: Sequence[Mapping[str, Any]], device: torch.device) -> Any:
     """The stored references, in the order of `_texts`."""
     import torch
 
     stored = ("ref_chosen_logps", "ref_rejected_logps", "ref_logps", "ref_KL_logps")
     names = [name for name in stored if name in examples[0]]
-    return torch.tensor([float(one[name]) for name in names for one in examples])
+    return torch.tensor([float(one[name]) for name in names for one in examples], device=device)
 
 
 @contextmanager
