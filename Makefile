@@ -2,6 +2,7 @@
 # make demo      the whole loop on real models, offline, in minutes
 # make test      all tests; unit tests alone: make unit
 # make check     format, lint, strict types
+# make docs      the site with the API reference, in build/site
 # make wheel     what a user installs, in dist/
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test unit check format wheel clean gpu
+.PHONY: install demo test unit check format docs wheel clean gpu
 
 install: $(STAMP)
 
@@ -57,6 +58,18 @@ check: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Into .venv, too, but without what the rest needs: sources are read, not imported.
+DOCS_STAMP := $(VENV)/.docs-installed
+
+$(DOCS_STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $(DOCS_STAMP)
+
+# --strict: a link or an anchor that leads nowhere, or a page that is not in the navigation, fails.
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 wheel: install
 	$(BIN)/python -m build --wheel --no-isolation

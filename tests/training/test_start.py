@@ -171,7 +171,7 @@ def test_stored_references_pass_and_foreign_ones_are_found(
     store_references(scaled, References(tmp_path / "scaled.json"))
     wrong.train_dataset = scaled.train_dataset
     wrong.precompute_ref_logps = True
-    with pytest.raises(RuntimeError, match="the stored reference log-probabilities are not"):
+    with pytest.raises(RuntimeError, match="stored reference log-probabilities are not"):
         check_start(wrong, adapters["sft"], losses=None, stored=batch)
 
 
