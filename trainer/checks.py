@@ -78,6 +78,9 @@ class HeldOut:
                 queries.append(_query_of_line(line.strip(), f"{path}, line {number}"))
         return cls(queries)
 
+    def __or__(self, other: HeldOut) -> HeldOut:
+        return HeldOut([*self.texts, *self._hashes, *other.texts, *other._hashes])
+
     def __contains__(self, query: str) -> bool:
         return query_hash(query) in self._all
 

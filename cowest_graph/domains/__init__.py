@@ -10,12 +10,14 @@ from cowest_graph.domains.leaks import (
     without_duplicates,
 )
 from cowest_graph.domains.reading import choice, label, options
+from cowest_graph.domains.sharing import Shares, shares
 from cowest_graph.domains.sources import Row, data_folder
 
 __all__ = [
     "Domain",
     "Example",
     "Row",
+    "Shares",
     "choice",
     "contradictions",
     "data_folder",
@@ -24,6 +26,7 @@ __all__ = [
     "label",
     "named_in_queries",
     "options",
+    "shares",
     "shown_references",
     "without_duplicates",
 ]

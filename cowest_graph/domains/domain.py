@@ -129,7 +129,8 @@ class Domain:
 
         Raises:
             LookupError: when there is no such split.
-            FileNotFoundError: when its file is not there and no hub is named, or out of reach.
+            FileNotFoundError: when the folder is not there; or the file, and no hub is named.
+            ConnectionError: when the file is not there, and the hub out of reach.
             ValueError: when the split is empty, a row gives no query, or a label is outside the
                 set.
         """
@@ -140,7 +141,7 @@ class Domain:
         """The prepared rows of a split, and where they are from; arguments as in `load`.
 
         Raises:
-            LookupError, FileNotFoundError, ValueError: see `load`.
+            LookupError, FileNotFoundError, ConnectionError, ValueError: see `load`.
         """
         rows, source = self._found(split, folder)
         if self.prepare is not None and rows:
@@ -166,12 +167,17 @@ class Domain:
         where = None if found is None else place / found
         if where is not None and where.exists():
             return jsonl_rows(where), str(where)
-        if split in self.hub:
-            return hub_rows(self.hub[split], split), self.hub[split]
-        raise FileNotFoundError(
-            f"{self.name}: no file {where}; name the data folder (--data FOLDER or COWEST_DATA), "
-            "or a data set on a hub (hub=)"
+        missing = (
+            f"{self.name}: no file {where}; name the data folder (--data FOLDER or COWEST_DATA)"
         )
+        if split in self.hub and (where is None or place.is_dir()):
+            try:
+                return hub_rows(self.hub[split], split), self.hub[split]
+            except ConnectionError as error:
+                if where is None:
+                    raise
+                raise ConnectionError(f"{missing}, or reach the hub: {error}") from error
+        raise FileNotFoundError(f"{missing}, or a data set on a hub (hub=)")
 
     def _example(self, row: Row, where: str) -> Example:
         if not isinstance(row, Mapping):

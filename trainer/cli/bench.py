@@ -20,8 +20,7 @@ from rich.table import Table
 from trainer import console
 from trainer.cli.advice import FAILED, need
 from trainer.cli.config import Config
-from trainer.cli.context import settings_of
-from trainer.cli.models import attribute
+from trainer.cli.context import domain_called, settings_of
 from trainer.cli.options import AsJson, ConfigFile
 from trainer.cli.schema import STOCK
 
@@ -195,15 +194,7 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
 
 def domain_named(name: str, data: Path | None, split: str) -> Domain:
     """The domain of that name, whose rows are there: told before any model is loaded."""
-    from cowest_graph.domains import Domain
-
-    if ":" not in name:
-        raise ValueError(
-            f"--domain is module:attribute, such as examples.medicine.domain:medmcqa, not {name!r}"
-        )
-    found = attribute(name)
-    if not isinstance(found, Domain):
-        raise ValueError(f"{name!r} is a {type(found).__name__}, not a Domain")
+    found = domain_called(name)
     for each in ("train", split):
         found.load(each, data)
     return found
@@ -274,13 +265,11 @@ def _trained_beside(settings: Config, weak: ChatModel, registry: Any) -> dict[st
 
 def _strong(settings: Config, labels: Sequence[str]) -> dict[str, Any]:
     """The strong part of a bench's models, greedy; a forced answer is one of the labels."""
-    # Where the configuration leaves it open and there is no judge, the domain's metric scores.
-    chosen = settings.evaluator.kind != "auto" or settings.evaluator_kind == "judge"
     return {
         "strong": settings.strong_model(labels, temperature=0.0),
         "strong_free": _free(settings),
         "strong_direct": settings.strong_model(labels, explained=False, temperature=0.0),
-        "evaluator": settings.evaluator_named() if chosen else None,
+        "evaluator": None if settings.evaluator_open else settings.evaluator_named(),
     }
 
 

@@ -18,10 +18,13 @@ import typer
 from trainer import console
 from trainer.cli.advice import FAILED, remedy
 from trainer.cli.config import Config
-from trainer.cli.context import read_rows, settings_of, told
+from trainer.cli.context import domain_called, settings_of, source_of, told
 from trainer.cli.options import (
     AsJson,
     ConfigFile,
+    DataFolder,
+    DomainName,
+    HeldOutSplit,
     QueryField,
     ReferenceField,
     SkipBad,
@@ -39,13 +42,15 @@ _GOES_ON = "what was finished is kept; run the same command again to resume"
 
 def ask(
     query: Annotated[str, typer.Argument(help="Question to answer.")],
+    domain: DomainName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer one query: the weak model drafts, the strong model refines, a trace is kept."""
     if not query.strip():
         raise ValueError("the query is empty")
-    version, drafted, answer = _answered(settings := settings_of(config), query)
+    settings = settings_of(config, domain_called(domain) if domain else None)
+    version, drafted, answer = _answered(settings, query)
     if as_json:
         console.show_json({"weak_version": version, "draft": drafted, "answer": answer})
         return
@@ -78,9 +83,12 @@ def _answered(settings: Config, query: str) -> tuple[str | None, str, str]:
 
 def collect(
     rows: Annotated[
-        Path, typer.Argument(help="JSON Lines file with a query and a reference per line.")
-    ],
+        Path | None, typer.Argument(help="JSON Lines file with a query and a reference per line.")
+    ] = None,
     config: ConfigFile = None,
+    domain: DomainName = None,
+    data: DataFolder = None,
+    split: HeldOutSplit = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows.")] = None,
     skip_bad: SkipBad = False,
     query_field: QueryField = None,
@@ -94,9 +102,10 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Collect preference feedback; an interrupted collection is resumed."""
-    settings = settings_of(config)
     named = fields_of(query_field, reference_field, None)
-    queries = read_rows(rows, skip_bad, named)[:limit]
+    source = source_of(rows, domain, data, split, fields=named, skip_bad=skip_bad)
+    settings = settings_of(config, source.domain)
+    queries = source.feedback(rows)[:limit]
     if dry_run:
         return _foreseen(settings, queries, prices, as_json)
     counts, failures, summary = _collected(settings, queries)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import SecretStr
+from pydantic import PrivateAttr, SecretStr
 
 from cowest_graph.adapters import AdapterRegistry, base_fingerprint
 from cowest_graph.masking import learn, learn_environment, learn_url
@@ -23,6 +23,7 @@ from trainer.cli.schema import STOCK, Schema
 from trainer.job import TrainingJob, nearest
 
 if TYPE_CHECKING:
+    from cowest_graph.domains import Domain
     from cowest_graph.evaluators import Evaluator
     from cowest_graph.graph import ChatModel, Collectors
     from cowest_graph.prompts import Prompts
@@ -33,6 +34,23 @@ _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given 
 
 class Config(Schema):
     """The whole of `cowest.toml`, and the objects that it names."""
+
+    _domain: Any = PrivateAttr(None)  # whose ways are taken where the sections name none
+
+    def of(self, domain: Domain | None) -> Self:
+        """This configuration for a domain: its wording, style, labels, metric and name.
+
+        What a file or the environment names stays as it is.
+        """
+        if domain is None:
+            return self
+        theirs = {"style": domain.style, "domain": domain.name}
+        named = self.collect.model_fields_set
+        open_ = {key: value for key, value in theirs.items() if key not in named}
+        collect = self.collect.model_copy(update=open_)
+        found = self.model_copy(update={"collect": collect})
+        found._domain = domain
+        return found
 
     # --- models ---
 
@@ -111,11 +129,12 @@ class Config(Schema):
         """The strong model, kept to the answer's schema where the endpoint can force it.
 
         Args:
-            labels: of a classification; a forced answer is one of them.
+            labels: of a classification, by default the domain's; a forced answer is one of them.
             explained: whether a forced answer has an explanation before it.
             changes: settings of the model.
         """
         strong = self.strong
+        labels = labels or (self._domain.labels if self._domain else ())
         settings = {**self._patience(), "temperature": strong.temperature}
         if strong.max_tokens is not None:
             settings["max_tokens"] = strong.max_tokens
@@ -144,7 +163,7 @@ class Config(Schema):
     def evaluator_named(self) -> Evaluator:
         """The evaluator that `kind` names.
 
-        `auto` is the judge, or exact match beside the embedded strong model, which cannot judge.
+        `auto` is the judge; beside the embedded strong model, a domain's metric or exact match.
 
         Raises:
             ValueError: for an unknown name.
@@ -152,6 +171,9 @@ class Config(Schema):
         from cowest_graph.evaluators import METRICS, judge
 
         kind = self.evaluator_kind
+        if self._domain and self.evaluator_open:
+            domains: Evaluator = self._domain.evaluator()
+            return domains
         if kind == "judge":
             return judge(self.judge_model())
         if kind in METRICS:
@@ -168,6 +190,11 @@ class Config(Schema):
             return self.evaluator.kind
         own = self.evaluator.model or not self.strong.embedded
         return "judge" if own else "exact_match"
+
+    @property
+    def evaluator_open(self) -> bool:
+        """Whether nothing is named and there is no judge: a domain's metric scores then."""
+        return self.evaluator.kind == "auto" and self.evaluator_kind != "judge"
 
     def judge_model(self, **changes: Any) -> Any:
         """The judge's model; the strong model itself unless another is named."""
@@ -238,7 +265,7 @@ class Config(Schema):
         )
 
     def wording(self) -> Prompts:
-        """The prompts: those of `[prompts]`, and where it says nothing those of the draft style.
+        """The prompts: those of `[prompts]`; where it says nothing, the domain's or the style's.
 
         Raises:
             ValueError: for a role that there is not, or a template that asks for something else.
@@ -249,7 +276,9 @@ class Config(Schema):
 
         given = {name: text for name, text in self.prompts if text}
         made = {name: ChatPromptTemplate.from_messages(text) for name, text in given.items()}
-        return Prompts(**{"draft": draft_prompt(self.collect.style), **made})
+        style = self.collect.style
+        told = self._domain.prompts(style) if self._domain else Prompts(draft_prompt(style))
+        return replace(told, **made)
 
     # --- folders and stores ---
 

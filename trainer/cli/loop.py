@@ -5,22 +5,25 @@ Knows options and the configuration. Knows no round and no test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trainer import console
 from trainer.cli.advice import need
 from trainer.cli.config import Config
-from trainer.cli.context import read_rows, settings_of
+from trainer.cli.context import Source, settings_of, source_of
 from trainer.cli.options import (
     AsJson,
     ConfigFile,
+    DataFolder,
+    DomainName,
     ExplanationField,
+    HeldOutSplit,
     QueryField,
     ReferenceField,
     SkipBad,
@@ -31,23 +34,42 @@ if TYPE_CHECKING:
     from trainer.gate import Gate
     from trainer.loop import Loop
 
+Rows = list[dict[str, Any]]
+TrainRows = Annotated[
+    int | None, typer.Option("--train-rows", min=1, help="Learn from the first N rows only.")
+]
+FeedbackRows = Annotated[
+    int | None, typer.Option("--feedback-rows", min=1, help="Collect on the first N queries only.")
+]
+HeldOutRows = Annotated[
+    int | None, typer.Option("--held-out-rows", min=1, help="Test with the first N queries only.")
+]
+
 _GOES_ON = "finished calls, adapters and verdicts are kept, the same command resumes from there"
 
 
 def loop(
     rows: Annotated[
-        Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
-    ],
+        Path | None, typer.Argument(help="JSON Lines file with query, reference and explanation.")
+    ] = None,
     held_out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "--held-out", help="JSON Lines file of queries for the gate; never trained on."
+            "--held-out",
+            help="JSON Lines file of queries for the gate; never trained on. Needed without a "
+            "domain.",
         ),
-    ],
+    ] = None,
     feedback: Annotated[
         Path | None,
         typer.Option(help="JSON Lines file of queries to collect drafts on; ROWS by default."),
     ] = None,
+    domain: DomainName = None,
+    data: DataFolder = None,
+    split: HeldOutSplit = None,
+    train_rows: TrainRows = None,
+    feedback_rows: FeedbackRows = None,
+    held_out_rows: HeldOutRows = None,
     rounds: Annotated[
         int, typer.Option(min=0, help="Maximum number of rounds of feedback and DPO.")
     ] = 1,
@@ -76,12 +98,12 @@ def loop(
     need("local", "train")
     from trainer.gate import Gate
 
-    gate, settings = Gate(confidence, margin), settings_of(config)
+    gate = Gate(confidence, margin)
     named = fields_of(query_field, reference_field, explanation_field)
-    taught = read_rows(rows, skip_bad, named)
-    named["explanation"] = None  # is needed where something is taught
-    asked = read_rows(held_out, skip_bad, named)
-    tried = None if feedback is None else read_rows(feedback, skip_bad, named)
+    files, own = (rows, feedback, held_out), (domain, data, split)
+    source = source_of(rows, *own, fields=named, skip_bad=skip_bad, more=files[1:])
+    settings = settings_of(config, source.domain)
+    taught, tried, asked = _parts(source, files, (train_rows, feedback_rows, held_out_rows))
     with _looping(settings, gate, out) as looping:
         found = looping.run(taught, asked, feedback=tried, rounds=rounds, start=start)
         current = looping.adapters.current
@@ -91,6 +113,31 @@ def loop(
     for each in found:
         console.show(str(each))
     console.show(f"in use: {current or 'the bare weak model'}")
+
+
+def _parts(
+    source: Source, files: Sequence[Path | None], most: Sequence[int | None]
+) -> tuple[Rows, Rows | None, Rows]:
+    """What is learnt from, collected on (None: the same) and asked by the gate.
+
+    Of each the first `most` rows; what is held out beyond them is not learnt from, either.
+    """
+    from trainer.checks import HeldOut
+
+    rows, feedback, held_out = files
+    asked = source.held_out(held_out)
+    spared = HeldOut([*source.forbidden, *(r["query"] for r in asked[most[2] or len(asked) :])])
+
+    def first(given: Rows, count: int | None) -> Rows:
+        kept = [row for row in given if row["query"] not in spared]
+        if left := len(given) - len(kept):
+            console.note(f"{left} of {len(given)} rows are held out: they are not learnt from")
+        return kept[:count]
+
+    taught = first(source.learnt(rows), most[0])
+    same = feedback is None and source.domain is None
+    tried = None if same else first(source.feedback(feedback), most[1])
+    return taught, tried, asked[: most[2]]
 
 
 @contextmanager

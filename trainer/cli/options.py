@@ -15,6 +15,31 @@ SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out malformed rows and report them.")
 ]
 
+_DOMAIN = "Domain in place of files"
+DomainName = Annotated[
+    str | None,
+    typer.Option(
+        "--domain",
+        help="Domain as `module:attribute`: its data, prompts and metric, where neither an option "
+        "nor the configuration names others.",
+        rich_help_panel=_DOMAIN,
+    ),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder with its files; also COWEST_DATA.", rich_help_panel=_DOMAIN
+    ),
+]
+HeldOutSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Split of it that is held out, never trained on; dev by default.",
+        rich_help_panel=_DOMAIN,
+    ),
+]
+
 _FIELDS = "Fields of the rows"
 QueryField = Annotated[
     str | None,

@@ -15,11 +15,14 @@ import typer
 from trainer import console
 from trainer.cli.advice import FAILED, need
 from trainer.cli.config import Config
-from trainer.cli.context import read_rows, settings_of
+from trainer.cli.context import Source, settings_of, source_of
 from trainer.cli.options import (
     AsJson,
     ConfigFile,
+    DataFolder,
+    DomainName,
     ExplanationField,
+    HeldOutSplit,
     QueryField,
     ReferenceField,
     SkipBad,
@@ -27,7 +30,7 @@ from trainer.cli.options import (
 )
 
 Demonstrations = Annotated[
-    Path, typer.Argument(help="JSON Lines file with query, reference and explanation.")
+    Path | None, typer.Argument(help="JSON Lines file with query, reference and explanation.")
 ]
 Promote = Annotated[bool, typer.Option("--promote", help="Serve the new version at once.")]
 Name = Annotated[
@@ -51,8 +54,12 @@ _GOES_ON = "nothing is registered yet; the same command resumes from the last ch
 
 
 def sft(
-    rows: Demonstrations,
+    rows: Demonstrations = None,
     config: ConfigFile = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows.")] = None,
+    domain: DomainName = None,
+    data: DataFolder = None,
+    split: HeldOutSplit = None,
     name: Name = None,
     promote: Promote = False,
     skip_bad: SkipBad = False,
@@ -67,12 +74,13 @@ def sft(
     """Teach the weak model the domain from demonstrations."""
     from trainer import demonstrations, train_sft
 
-    settings = settings_of(config)
     named = fields_of(query_field, reference_field, explanation_field)
-    taught = read_rows(rows, skip_bad, named)
+    source = source_of(rows, domain, data, split, fields=named, skip_bad=skip_bad)
+    settings = settings_of(config, source.domain)
+    taught = source.learnt(rows)[:limit]
     shown = demonstrations(taught, style=settings.collect.style, prompt=settings.wording().draft)
     console.note(str(shown.report))
-    asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows}
+    asked = {"held_out": _held_out(held_out, source), "drop_bad_rows": drop_bad_rows}
     if dry_run:
         return _planned("sft", shown, settings, settings.job("sft"), asked, as_json)
     run = partial(train_sft, shown, settings.job("sft"), name=name, **asked)
@@ -87,6 +95,9 @@ def dpo(
     any_version: Annotated[
         bool, typer.Option("--any-version", help="Use drafts by other versions as well.")
     ] = False,
+    domain: DomainName = None,
+    data: DataFolder = None,
+    split: HeldOutSplit = None,
     objective: Annotated[
         str | None,
         typer.Option(help="Objective: dpo, ipo, cdpo, robust, weighted, margin, kto or sft_best."),
@@ -101,12 +112,15 @@ def dpo(
     """Teach the weak model, from the traces of its drafts, which drafts help."""
     from trainer import train_dpo
 
-    settings = settings_of(config)
+    source = source_of(None, domain, data, split)
+    settings = settings_of(config, source.domain)
     start = start or settings.registry().current
     if start:
         settings.registry().path(start)  # a wrong name is told before the traces are read
-    rows, job = _from_traces(settings, objective, None if any_version else start)
-    asked = {"held_out": _held_out(held_out), "drop_bad_rows": drop_bad_rows, "start": start}
+    told = settings.collect.domain if source.domain else None  # a store may have many domains
+    rows, job = _from_traces(settings, objective, None if any_version else start, told)
+    asked = {"held_out": _held_out(held_out, source), "drop_bad_rows": drop_bad_rows}
+    asked["start"] = start
     if dry_run:
         return _planned(job.recipe, rows, settings, job, asked, as_json)
     run = partial(train_dpo, rows, job, name=name, **asked)
@@ -132,7 +146,9 @@ def push(
         console.show(f"{name} is at {address}")
 
 
-def _from_traces(settings: Config, objective: str | None, version: str | None) -> tuple[Any, Any]:
+def _from_traces(
+    settings: Config, objective: str | None, version: str | None, domain: str | None
+) -> tuple[Any, Any]:
     """The rows that the objective wants, and the job with what it needs to know of the traces."""
     from cowest_graph.traces import PAIR, wrong_pairs
     from trainer import training_rows
@@ -140,23 +156,26 @@ def _from_traces(settings: Config, objective: str | None, version: str | None) -
 
     job = settings.job("dpo", objective)
     with settings.store() as store:
-        traces = list(store.select(weak_version=version, kind="collection"))
+        traces = list(store.select(domain=domain, weak_version=version, kind="collection"))
         rows = training_rows(job.objective, traces, wrong=wrong_pairs(store.feedbacks(key=PAIR)))
-        others = [] if rows.report.traces else list(store.summary().by_weak_version)
-    console.note(f"drafts of {version or 'any version'}: {rows.report}")
+        wanted = version and not rows.report.traces
+        others = [v for v in store.summary().by_weak_version if v != version] if wanted else []
+    told = f"{version or 'any version'}{f' on {domain}' if domain else ''}"
+    console.note(f"drafts of {told}: {rows.report}")
     if others:
-        told = ", ".join(version or "a model without versions" for version in others)
-        console.note(f"there are only drafts of: {told}; --any-version takes them all")
+        there = ", ".join(other or "a model without versions" for other in others)
+        console.note(f"there are only drafts of: {there}; --any-version takes them all")
     given, job = job.label_noise, aimed(job, traces)
     if given is None and job.label_noise is not None:
         console.note(f"label noise, by scores of repeated drafts: {job.label_noise:.3f}")
     return rows, job
 
 
-def _held_out(path: Path | None) -> Any:
+def _held_out(path: Path | None, source: Source) -> Any:
+    """What must not be trained on: a file's queries, and the domain's."""
     from trainer.checks import HeldOut
 
-    return HeldOut.read(path) if path else ()
+    return (HeldOut.read(path) if path else HeldOut(())) | HeldOut(source.forbidden)
 
 
 def _planned(

@@ -71,6 +71,20 @@ def test_the_guide_ends_in_a_table(
     assert all("no adapters" in rows[name]["note"] for name in left_out)
     assert rows["cowest"]["scores"]["accuracy"]["mean"] == pytest.approx(0.5)
     assert "cowest less" in capsys.readouterr().out
+    _every_verb(capsys)
+
+
+def _every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last part's commands; scripted models have no weights: there a training ends."""
+    ends = {"sft": "the weights of", "loop": "takes no adapters", "dpo": "the weights of"}
+    done = []
+    for line in _block("console", 1).splitlines():
+        words = shlex.split(line.removeprefix("$ "))
+        verb = words[2] if words[1] == "train" else words[1]
+        code, said = run(words[1:]), capsys.readouterr().err
+        assert (code, ends.get(verb, "") in said) == (2 if verb in ends else 0, True), said
+        done.append(verb)
+    assert done == ["collect", "sft", "collect", "dpo", "ask", "loop"]
 
 
 def _write_data(folder: Path) -> None:
