@@ -62,6 +62,13 @@ def row_of(trace: Trace) -> dict[str, Any]:
     }
 
 
+def all_there(connection: sa.Connection) -> bool:
+    """Whether every trace has its row; a row is of a trace, so that their numbers tell."""
+    number = sa.select(sa.func.count())
+    one, other = (connection.scalar(number.select_from(table)) for table in (TRACES, COUNTS))
+    return one == other
+
+
 def missing_rows(connection: sa.Connection, limit: int) -> list[str]:
     """Traces (as JSON) that have no row yet, at most so many."""
     known = sa.select(COUNTS.c.trace_key).where(COUNTS.c.trace_key == TRACES.c.key).exists()

@@ -61,8 +61,8 @@ class Filter:
             tagged = sa.select(TAGS.c.trace_key).where(TAGS.c.tag == self.tag)
             found.append(TRACES.c.key.in_(tagged))
         if of_attempt := self._ranges():
-            tried = sa.select(ATTEMPTS.c.trace_key).where(*of_attempt)
-            found.append(TRACES.c.key.in_(tried))
+            tried = sa.select(ATTEMPTS.c.trace_key).where(ATTEMPTS.c.trace_key == TRACES.c.key)
+            found.append(tried.where(*of_attempt).exists())  # a page ends with its last trace
         if self.text is not None:
             found.append(TRACES.c.query.icontains(self.text, autoescape=True))
         if self.failure is not None:
@@ -92,11 +92,11 @@ class Filter:
         return found
 
     def _failed(self, failure: str | bool) -> Any:
-        failed = sa.select(COUNTS.c.trace_key).where(COUNTS.c.failures.is_not(None))
+        failed = sa.select(COUNTS.c.trace_key).where(COUNTS.c.trace_key == TRACES.c.key)
+        failed = failed.where(COUNTS.c.failures.is_not(None))
         if isinstance(failure, str):
             failed = failed.where(COUNTS.c.failures.contains(json.dumps(failure), autoescape=True))
-        inside = TRACES.c.key.in_(failed)
-        return ~inside if failure is False else inside
+        return ~failed.exists() if failure is False else failed.exists()
 
 
 def utc(time: datetime) -> datetime:

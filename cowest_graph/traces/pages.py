@@ -10,7 +10,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cowest_graph.traces.records import Trace
-from cowest_graph.traces.tables import TRACES
+from cowest_graph.traces.tables import ATTEMPTS, TRACES
 
 Place = tuple[datetime, str]
 """When a trace was made, and its key: where a page ends and the next one begins."""
@@ -32,3 +32,17 @@ def page_of(
     if after is not None:
         page = page.where(order < after if newest_first else order > after)
     return [Trace.model_validate_json(data) for data in connection.scalars(page)]
+
+
+def gains_of(
+    connection: sa.Connection, weak_version: str | None, newest: int
+) -> list[tuple[datetime, float]]:
+    """When the drafts of a version's newest traces were made, and their gains."""
+    order = (TRACES.c.created_at.desc(), TRACES.c.key.desc())
+    newest_ones = sa.select(TRACES.c.key, TRACES.c.created_at).order_by(*order).limit(newest)
+    of = newest_ones.where(TRACES.c.weak_version.is_not_distinct_from(weak_version)).subquery()
+    found = sa.select(of.c.created_at, ATTEMPTS.c.gain).join(
+        ATTEMPTS, ATTEMPTS.c.trace_key == of.c.key
+    )
+    rows = connection.execute(found.where(ATTEMPTS.c.gain.is_not(None)))
+    return [(row.created_at, row.gain) for row in rows]

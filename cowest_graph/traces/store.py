@@ -11,6 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from cowest_graph.masking import learn_environment, masked_data
 from cowest_graph.traces.claims import Claims
-from cowest_graph.traces.counts import COUNTS, fill, missing_rows, row_of, summed
+from cowest_graph.traces.counts import COUNTS, all_there, fill, row_of, summed
 from cowest_graph.traces.databases import Database
 from cowest_graph.traces.exchange import (
     Imported,
@@ -33,7 +34,7 @@ from cowest_graph.traces.exchange import (
 )
 from cowest_graph.traces.feedback import Feedback, given, keep, kept
 from cowest_graph.traces.filters import Filter, utc
-from cowest_graph.traces.pages import Place, page_of
+from cowest_graph.traces.pages import Place, gains_of, page_of
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Kind,
@@ -336,6 +337,13 @@ class TraceStore:
             found[version].unstored, found[version].lost = times, self._spool.lost[version]
         return dict(found)
 
+    def gains(
+        self, weak_version: str | None, *, newest: int = 2000
+    ) -> list[tuple[datetime, float]]:
+        """The gains of a version's drafts and when they were drafted, of its newest traces."""
+        with self._transaction() as connection:
+            return gains_of(connection, weak_version, newest)
+
     def to_jsonl(self, path: str | Path) -> int:
         """Write every trace as one JSON line, in order of creation; the number of traces.
 
@@ -433,7 +441,7 @@ class TraceStore:
 
     def _fill(self) -> int:
         with self._transaction() as connection:
-            if not missing_rows(connection, 1):
+            if all_there(connection):
                 return 0
         with self._transaction(writes=True) as connection:
             return fill(connection, _FILLED)

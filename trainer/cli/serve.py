@@ -95,6 +95,9 @@ def studio(
     prices: Annotated[
         Path | None, typer.Option(help="TOML file of prices a million tokens.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the page's address as JSON.")
+    ] = False,
 ) -> None:
     """Open a local page: traces, pairs, versions, and a playground."""
     need("studio")
@@ -107,12 +110,18 @@ def studio(
         source = Source(
             store, settings.registry(), loop, known, settings.check_base, partial(_play, settings)
         )
-        serve(source, host=host, port=port, allow_remote=allow_remote, say=_address)
+        serve(
+            source, host=host, port=port, allow_remote=allow_remote, say=partial(_address, as_json)
+        )
 
 
-def _address(told: str) -> None:
+def _address(as_json: bool, told: str) -> None:
     console.note("the page's address; whoever has it sees every trace and may promote:")
-    console.show(told)
+    if as_json:
+        console.show_json({"address": told})
+    else:
+        console.show(told)
+    sys.stdout.flush()
 
 
 def _play(settings: Config) -> Playground:

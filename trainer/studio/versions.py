@@ -13,11 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from cowest_graph.adapters import BASE, AdapterRegistry
-from cowest_graph.traces import TraceStore, Traffic
+from cowest_graph.traces import TraceStore, VersionSummary
 from trainer.studio.source import Source
-
-LOOKED_AT = 5000
-"""Newest traces of a version whose gains are drawn."""
 
 
 def listed(source: Source) -> list[dict[str, Any]]:
@@ -26,7 +23,7 @@ def listed(source: Source) -> list[dict[str, Any]]:
     Raises:
         ValueError: when the choice is damaged.
     """
-    traffic = source.traces.traffic()
+    counted = source.traces.summary().by_weak_version
     registry = source.adapters
     chosen, routes = registry.current or BASE, registry.routes
     names = [*reversed(registry.names()), BASE]
@@ -37,7 +34,7 @@ def listed(source: Source) -> list[dict[str, Any]]:
             "current": name == chosen,
             "share": routes.get(name),
             "shadow": name == registry.shadow,
-            "traffic": traffic.get(None if name == BASE else name, Traffic()),
+            "counted": counted.get(None if name == BASE else name, VersionSummary()),
         }
         for name in names
     ]
@@ -56,14 +53,10 @@ def _card(registry: AdapterRegistry, name: str) -> dict[str, Any]:
 
 
 def gains(store: TraceStore, version: str) -> list[tuple[str, float, int]]:
-    """The mean gain of a version's drafts by day: day, gain, drafts. Of its newest traces."""
-    named = None if version == BASE else version
+    """The mean gain of a version's newest drafts by day: day, gain, drafts."""
     by_day: defaultdict[str, list[float]] = defaultdict(list)
-    found = store.query(newest_first=True, limit=LOOKED_AT, weak_version=named)
-    for trace in found:
-        for attempt in trace.attempts:
-            if attempt.gain is not None and attempt.weak_version == named:
-                by_day[f"{trace.created_at:%Y-%m-%d}"].append(attempt.gain)
+    for at, gain in store.gains(None if version == BASE else version):
+        by_day[f"{at:%Y-%m-%d}"].append(gain)
     return [(day, fmean(each), len(each)) for day, each in sorted(by_day.items())]
 
 
