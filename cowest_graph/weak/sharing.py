@@ -8,22 +8,26 @@ one after the other (docs/log.md).
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 _PAUSE = 0.02  # seconds between two pieces of a stream, at most
 _STEP = 10.0  # seconds that a call waits for the end of a step
 _LOOK = 0.005
+_PASSED = 50  # calls that may come before one that waits longer
 
 
 class Places:
-    """What a server computes at once, and who waits for it, in their order.
+    """What a server computes at once, and who waits for it.
 
     A call that no place is free for would wait in the server, where it holds the cores as if it
-    were computed.
+    were computed. Next comes who shares the longest beginning with the prompt before, which the
+    server still has in its cache: of one query's refinements, the instructions and the query. Else,
+    and where it was passed over often, who waits longest.
 
     Args:
         count: requests at once.
@@ -31,7 +35,45 @@ class Places:
 
     def __init__(self, count: int) -> None:
         self.free = count
-        self.waiting: deque[object] = deque()
+        self.waiting: list[Ticket] = []
+        self._before = ""
+        self._next: Ticket | None = None
+
+    def add(self, ticket: Ticket) -> None:
+        """One more waits."""
+        self.waiting.append(ticket)
+        self._next = None
+
+    def remove(self, ticket: Ticket) -> None:
+        """It gives up, or begins."""
+        self.waiting.remove(ticket)
+        self._next = None
+
+    def begin(self, ticket: Ticket) -> None:
+        """It takes a place."""
+        for other in self.waiting[: self.waiting.index(ticket)]:
+            other.passed += 1
+        self.remove(ticket)
+        self.free -= 1
+        self._before = ticket.prompt
+
+    def next(self) -> Ticket:
+        """Whose turn it is; found once, and asked for by everyone who waits."""
+        if self._next is None:
+            first = self.waiting[0]
+            self._next = first if first.passed >= _PASSED else max(self.waiting, key=self._shared)
+        return self._next
+
+    def _shared(self, ticket: Ticket) -> int:
+        return len(os.path.commonprefix([self._before, ticket.prompt]))  # noqa: RUF071  no paths
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A call that waits: what it asks, and how often it was passed over."""
+
+    prompt: str = ""
+    passed: int = 0
 
 
 class Cores:
@@ -51,13 +93,14 @@ class Cores:
         self._changed = threading.Condition()
 
     @contextmanager
-    def call(self, places: Places | None = None) -> Iterator[None]:
+    def call(self, places: Places | None = None, prompt: str = "") -> Iterator[None]:
         """A call is under way; it begins at the end of the step that is.
 
         Args:
             places: of its server; None for a piece of a stream, which has its place.
+            prompt: what it asks, from the beginning; calls that begin alike follow each other.
         """
-        ticket = object()
+        ticket = Ticket(prompt)
         with self._changed:
             self._queued(places, ticket)
             try:
@@ -73,9 +116,9 @@ class Cores:
             self._ended(places)
 
     @asynccontextmanager
-    async def acall(self, places: Places | None = None) -> AsyncIterator[None]:
+    async def acall(self, places: Places | None = None, prompt: str = "") -> AsyncIterator[None]:
         """As `call`, for coroutines."""
-        ticket = object()
+        ticket = Ticket(prompt)
         with self._changed:
             self._queued(places, ticket)
         try:
@@ -123,8 +166,8 @@ class Cores:
 
     # --- under the lock ---
 
-    def _may_call(self, places: Places | None, ticket: object) -> bool:
-        if places is not None and not (places.free and places.waiting[0] is ticket):
+    def _may_call(self, places: Places | None, ticket: Ticket) -> bool:
+        if places is not None and not (places.free and places.next() is ticket):
             return False
         if places is not None and self._steps_next and self._waiting_steps:
             return False
@@ -141,25 +184,29 @@ class Cores:
         left = self._began + _STEP - time.monotonic()
         return left if self._steps and left > 0 else None
 
-    def _queued(self, places: Places | None, ticket: object) -> None:
+    def _queued(self, places: Places | None, ticket: Ticket) -> None:
         if places is not None:
-            places.waiting.append(ticket)
+            places.add(ticket)
             self._places.add(places)
 
-    def _left(self, places: Places | None, ticket: object) -> None:
+    def _left(self, places: Places | None, ticket: Ticket) -> None:
         if places is not None:
-            places.waiting.remove(ticket)
-            if not places.waiting:
-                self._places.discard(places)
+            places.remove(ticket)
+            self._gone(places)
         self._changed.notify_all()
 
-    def _begun(self, places: Places | None, ticket: object) -> None:
-        self._left(places, ticket)
-        if places is not None:
-            places.free -= 1
-        self._calls += 1
+    def _gone(self, places: Places) -> None:
+        if not places.waiting:
+            self._places.discard(places)
 
-    def _began_now(self, places: Places | None, ticket: object) -> bool:
+    def _begun(self, places: Places | None, ticket: Ticket) -> None:
+        if places is not None:
+            places.begin(ticket)
+            self._gone(places)
+        self._calls += 1
+        self._changed.notify_all()
+
+    def _began_now(self, places: Places | None, ticket: Ticket) -> bool:
         with self._changed:
             if may := self._may_call(places, ticket):
                 self._begun(places, ticket)

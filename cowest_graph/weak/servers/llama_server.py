@@ -144,19 +144,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _prompt(messages: list[BaseMessage]) -> str:
+    """What the server's template makes of them begins alike where these begin alike."""
+    return "\n".join(f"{message.type}: {message.text}" for message in messages)
+
+
 class ServedHere(ChatOpenAI):
     """A chat model that keeps its server running, and the cores for its calls."""
 
     _server: Any = PrivateAttr(default=None)
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        with CORES.call(self._server.places):
+        with CORES.call(self._server.places, _prompt(messages)):
             return super()._generate(messages, *args, **kwargs)
 
     async def _agenerate(
         self, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> ChatResult:
-        async with CORES.acall(self._server.places):
+        async with CORES.acall(self._server.places, _prompt(messages)):
             return await super()._agenerate(messages, *args, **kwargs)
 
     def _stream(

@@ -180,3 +180,36 @@ def test_who_waits_for_a_place_beside_a_step_that_takes_too_long_rests(
         assert 0 < len(looks) < 10  # and not as often as it can
     thread.join(5)
     assert not thread.is_alive()
+
+
+def begun(waiting: list[str], before: str) -> list[str]:
+    """The order in which calls begin that all wait while one is under way."""
+    cores, order, places = Cores(), [], Places(1)
+
+    def call(prompt: str) -> None:
+        with cores.call(places, prompt):
+            order.append(prompt)
+
+    threads = [threading.Thread(target=call, args=(prompt,)) for prompt in waiting]
+    with cores.call(places, before):
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            while len(places.waiting) < number:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(5)
+    return order
+
+
+def test_calls_that_begin_alike_follow_each_other() -> None:
+    waiting = ["b: 1", "a: 1", "b: 2", "a: 2", "c"]
+    assert begun(waiting, before="a: 0") == ["a: 1", "a: 2", "b: 1", "b: 2", "c"]
+    assert begun(["x", "y", "z"], before="") == ["x", "y", "z"]
+
+
+def test_who_waits_longest_is_passed_over_so_often_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharing, "_PASSED", 2)
+    waiting = ["other", *(f"same {n}" for n in range(5))]
+    assert begun(waiting, before="same")[:3] == ["same 0", "same 1", "other"]
