@@ -3,7 +3,7 @@
     python benchmarks/first_token.py ADAPTERS [--questions 20] [--seed 0]
 
 ADAPTERS is the folder that `cowest demo` made. For every held-out question, in turn: the draft
-alone and then the strong model's stream with it, by hand; and a graph that has the collaboration as
+alone and then the strong model's stream with it, by hand; and a graph with the collaboration as
 a node, streamed by messages. Prints medians in milliseconds and the ratio. What a collaboration adds
 should be nothing but its own bookkeeping.
 """
