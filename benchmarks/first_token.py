@@ -4,8 +4,8 @@
 
 ADAPTERS is the folder that `cowest demo` made. For every held-out question, in turn: the draft
 alone and then the strong model's stream with it, by hand; and a graph with the collaboration as
-a node, streamed by messages. Prints medians in milliseconds and the ratio. What a collaboration adds
-should be nothing but its own bookkeeping.
+a node, streamed by messages. Prints medians in milliseconds and the ratio. What a collaboration
+adds should be nothing but its own bookkeeping.
 """
 
 from __future__ import annotations

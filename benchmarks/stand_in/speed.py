@@ -3,8 +3,9 @@
     python benchmarks/stand_in/speed.py --questions 30
 
 The packaged weights beside the same ones as Q8_0 and as Q4_0 (the embedding stays Q8_0), with the
-note reader and, for the packaged ones, without. Side by side, question by question, so that
-whatever else the machine does falls on all alike; seconds a call, and as a ratio to the first.
+note reader and, for the packaged ones, without; and with the note reader in the weights, which is
+what is served. Side by side, question by question, so that whatever else the machine does falls on
+all alike; seconds a call, and as a ratio to the first.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
         for kind in (GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0):
             weights[kind.name] = Path(folder) / f"{kind.name}.gguf"
             requantized(packaged, weights[kind.name], kind)
+        weights["merged (Q8_0)"] = embedded.skilled_weights()  # what is served
         servers = {name: _served(name, file) for name, file in weights.items()}
         for server in servers.values():
             _call(server, asked[0])  # not counted
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def _served(name: str, weights: Path) -> LlamaServer:
-    lora = None if name.endswith("no adapter") else embedded.NOTE_READER
+    lora = None if name.endswith("no adapter") or "merged" in name else embedded.NOTE_READER
     return LlamaServer(weights, name, lora=lora, parallel=1, repeatable=True)
 
 

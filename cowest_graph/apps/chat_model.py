@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from cowest_graph.evaluators import model_name
 from cowest_graph.graph import create_collaboration
-from cowest_graph.graph.runs import TOKEN, asked_by
+from cowest_graph.graph.runs import TOKEN, asked_by, unheard
 from cowest_graph.prompts import Prompts, draft_prompt, text_of
 
 _GRAPHS = 16  # of as many sets of tools and call arguments
@@ -175,7 +175,8 @@ class CollaborativeChatModel(BaseChatModel):
     ) -> ChatResult:
         graph = self._graph(stop, kwargs)
         config = asked_by(run_manager, _given.get(), tokens=False)
-        return self._result(graph.invoke({"messages": messages}, config))
+        with unheard():
+            return self._result(graph.invoke({"messages": messages}, config))
 
     async def _agenerate(
         self,
@@ -186,7 +187,8 @@ class CollaborativeChatModel(BaseChatModel):
     ) -> ChatResult:
         graph = self._graph(stop, kwargs)
         config = asked_by(run_manager, _given.get(), tokens=False)
-        return self._result(await graph.ainvoke({"messages": messages}, config))
+        with unheard():
+            return self._result(await graph.ainvoke({"messages": messages}, config))
 
     def _stream(
         self,
@@ -198,6 +200,8 @@ class CollaborativeChatModel(BaseChatModel):
         reading, graph = _Reading(self.reasoning), self._graph(stop, kwargs)
         config = asked_by(run_manager, _given.get(), tokens=True)
         parts = graph.stream({"messages": messages}, config, stream_mode=["custom", "values"])
+        with unheard():
+            reading.chunks(*next(parts))  # the values that it begins with
         for mode, part in parts:
             for chunk in reading.chunks(mode, part):
                 if run_manager:
@@ -215,6 +219,8 @@ class CollaborativeChatModel(BaseChatModel):
         reading, graph = _Reading(self.reasoning), self._graph(stop, kwargs)
         config = asked_by(run_manager, _given.get(), tokens=True)
         parts = graph.astream({"messages": messages}, config, stream_mode=["custom", "values"])
+        with unheard():
+            reading.chunks(*await anext(parts))  # the values that it begins with
         async for mode, part in parts:
             for chunk in reading.chunks(mode, part):
                 if run_manager:

@@ -148,6 +148,21 @@ def quiet(
     return RunnableConfig(configurable=configurable, metadata=metadata, callbacks=callbacks)
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Within it a graph that begins hears of no handler but those that it is given: LangGraph joins
+    the ones of the run around it to them."""
+    around = var_child_runnable_config.get()
+    if around is None:
+        yield
+        return
+    before = var_child_runnable_config.set({**around, "callbacks": None})
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(before)
+
+
 def _drawn(callbacks: Any, parent: BaseRunManager | None) -> BaseCallbackManager:
     """What draws trees of runs, and sees the calls within a call; others see one chat model's call,
     once, which is all that a handler that counts calls or tokens may see.

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_tests.unit_tests import ChatModelUnitTests
@@ -279,3 +280,29 @@ def test_handlers_that_count_see_one_call_and_tracers_see_those_within() -> None
         return (run.run_type == "llm") + sum(models(child) for child in run.child_runs)
 
     assert models(invoked) == 3
+
+
+@pytest.mark.parametrize("within", ["chain", "agent"])
+async def test_a_handler_of_what_is_around_sees_one_call_a_turn(within: str) -> None:
+    class Counts(BaseCallbackHandler):
+        begun = 0
+
+        def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+            self.begun += 1
+
+    def app() -> Any:
+        if within == "chain":
+            return scripted() | RunnableLambda(lambda said: said)
+        return create_agent(scripted(), [])
+
+    given: Any = "When?" if within == "chain" else {"messages": [("human", "When?")]}
+    for way in ("invoke", "ainvoke", "stream", "astream"):
+        counts = Counts()
+        said = getattr(app(), way)(given, {"callbacks": [counts]})
+        if way == "stream":
+            list(said)
+        elif way == "astream":
+            [part async for part in said]
+        else:
+            said = await said if way == "ainvoke" else said
+        assert counts.begun == 1, way
