@@ -18,7 +18,9 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache as memo
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +167,9 @@ def _convert(weights: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     source = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
-    quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    with _read_once():
+        quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        words = AutoTokenizer.from_pretrained(**source)
     config = quantized.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -176,9 +180,23 @@ def _convert(weights: Path, folder: Path) -> None:
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=2
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    words.save_pretrained(folder)
     settings = folder / "tokenizer_config.json"
     settings.write_text(json.dumps(_clean(json.loads(settings.read_text())), indent=2))
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Within it a GGUF file is read once: transformers does so for configuration and weights, and
+    twice for the tokenizer, and each time takes four seconds for the 49,152 words."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = memo(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _clean(settings: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from cowest_graph.prompts import text_of
 from cowest_graph.testing.asking import ask
 from cowest_graph.testing.instruments import instruments
 from cowest_graph.testing.worlds import PrivateWorld
-from cowest_graph.weak.hardware import cores
+from cowest_graph.weak.hardware import cores, cpu_computes_bfloat16
 from trainer.demo.caching import OnceCache
 from trainer.demo.measuring import PROMPTS, Measured, Rows, alone, together
 from trainer.demo.results import (
@@ -111,7 +111,10 @@ def run_demo(
     shown = max(TRAIN, _ROWS_A_FACT * len(world.facts()))
     data = ask(world, seed, train=shown, feedback=FEEDBACK, held_out=HELD_OUT)
     adapters = AdapterRegistry(folder / "adapters", base=base)
-    weak = LocalWeak(str(base), adapters=adapters, max_tokens=48, max_batch_size=80, seed=seed)
+    dtype = "bfloat16" if cpu_computes_bfloat16() else "auto"  # as it is trained
+    weak = LocalWeak(
+        str(base), adapters=adapters, max_tokens=48, max_batch_size=80, seed=seed, dtype=dtype
+    )
     results = Results(seed, world.name, weak.model, _name(strong), data.held_out)
     sft_job, dpo_job = jobs(base, seed)
 
