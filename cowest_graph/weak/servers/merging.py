@@ -6,11 +6,11 @@ small products for every large one, which on a CPU costs as much again as the we
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cowest_graph.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,11 +37,8 @@ def merge(weights: Path, lora: Path, target: Path) -> None:
     deltas = _deltas(adapter, lora)
     if lacking := deltas.keys() - {tensor.name for tensor in model.tensors}:
         raise ValueError(f"{lora} adapts {min(lacking)}, which {weights} does not have")
-    number, name = tempfile.mkstemp(prefix=".merging-", dir=target.parent)
-    os.close(number)
-    draft = Path(name)
-    try:
-        writer = GGUFWriter(draft, "llama")
+    with replacing(target) as beside:
+        writer = GGUFWriter(beside, "llama")
         _tell(model, writer)
         for tensor in model.tensors:
             _add(writer, tensor, deltas.get(tensor.name))
@@ -49,10 +46,6 @@ def merge(weights: Path, lora: Path, target: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        draft.chmod(0o644)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _deltas(adapter: GGUFReader, path: Path) -> Mapping[str, tuple[float, Any, Any]]:

@@ -49,7 +49,7 @@ ROOMS = {
     f"{_WEAK}.swapping": "adapters",
     f"{_WEAK}.following": "adapters weak.swapping weak.versions",
     f"{_WEAK}.engine": "adapters weak.sharing weak.turns weak.versions",
-    f"{_WEAK}.servers": "adapters weak.hardware weak.sharing weak.versions",
+    f"{_WEAK}.servers": "adapters files weak.hardware weak.sharing weak.versions",
     f"{_WEAK}.local": "weak.engine weak.swapping weak.turns",
     f"{_WEAK}.vllm": "weak.servers weak.swapping",
     f"{_WEAK}.llama": "adapters files weak.following weak.servers",

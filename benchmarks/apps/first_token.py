@@ -1,6 +1,6 @@
 """When the first token of an answer comes: the collaboration beside its two calls by hand.
 
-    python benchmarks/first_token.py ADAPTERS [--questions 20] [--seed 0]
+    python benchmarks/apps/first_token.py ADAPTERS [--questions 20] [--seed 0]
 
 ADAPTERS is the folder that `cowest demo` made. For every held-out question, in turn: the draft
 alone and then the strong model's stream with it, by hand; and a graph with the collaboration as
