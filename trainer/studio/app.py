@@ -20,8 +20,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Stre
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from sqlalchemy.exc import SQLAlchemyError
 
 from cowest_graph.adapters import BASE
+from cowest_graph.masking import masked_error
 from trainer.studio import listing, pairing, versions
 from trainer.studio.guard import LOOPBACK, Guard
 from trainer.studio.playing import Playground
@@ -43,6 +45,8 @@ def create_app(source: Source, token: str, *, hosts: tuple[str, ...] | None = LO
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.add_exception_handler(LookupError, partial(_failed, 404))
     app.add_exception_handler(ValueError, partial(_failed, 400))
+    for broken in (OSError, SQLAlchemyError):  # a disk that is full, a database that is gone
+        app.add_exception_handler(broken, partial(_failed, 503))
     _add_traces(app, source)
     _add_pairs(app, source)
     _add_versions(app, source)
@@ -78,7 +82,8 @@ def _shown(request: Request, template: str, status: int = 200, /, **values: Any)
 
 def _failed(status: int, request: Request, error: Exception) -> Response:
     """An error as a page, or as a line within one."""
-    said = str(error.args[0]) if error.args else type(error).__name__
+    own = isinstance(error, LookupError | ValueError) and error.args
+    said = masked_error(error.args[0] if own else f"nothing was changed: {error}")
     part = request.headers.get("hx-request") == "true"
     return _shown(request, "said.html" if part else "failed.html", status, said=said, bad=True)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import DatabaseError
 
 from cowest_graph import Trace
 from cowest_graph.traces import wrong_pairs
@@ -157,3 +158,23 @@ def test_the_changes_hold_both_texts(one: str, other: str) -> None:
     found = changes(one, other)
     assert "".join(text for what, text in found if what != "new") == one
     assert "".join(text for what, text in found if what != "gone") == other
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), DatabaseError("x", {}, Exception("disk I/O error"))],
+)
+def test_a_store_that_fails_is_told_and_nothing_is_changed(
+    client: TestClient, source: Source, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    trace = scored()
+    source.traces.record(trace)
+
+    def fails(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(source.traces, "feedback", fails)
+    answer = client.post(f"/pairs/{trace.key}/0/1", data={"wrong": "true"})
+    assert answer.status_code == 503
+    assert "nothing was changed" in answer.text
+    assert "Traceback" not in answer.text
