@@ -129,7 +129,7 @@ class Domain:
 
         Raises:
             LookupError: when there is no such split.
-            FileNotFoundError: when the folder is not there; or the file, and no hub is named.
+            FileNotFoundError: when the file is not there, and no hub is named.
             ConnectionError: when the file is not there, and the hub out of reach.
             ValueError: when the split is empty, a row gives no query, or a label is outside the
                 set.
@@ -170,7 +170,7 @@ class Domain:
         missing = (
             f"{self.name}: no file {where}; name the data folder (--data FOLDER or COWEST_DATA)"
         )
-        if split in self.hub and (where is None or place.is_dir()):
+        if split in self.hub:
             try:
                 return hub_rows(self.hub[split], split), self.hub[split]
             except ConnectionError as error:

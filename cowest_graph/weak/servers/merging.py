@@ -1,4 +1,4 @@
-"""A GGUF model with a GGUF adapter in its weights: the same answers for less work.
+"""A GGUF model with a GGUF adapter in its weights: its answers for less work.
 
 Knows both file formats. Knows no server. llama.cpp computes an adapter beside the weights, two
 small products for every large one, which on a CPU costs as much again as the weights do.

@@ -52,7 +52,12 @@ def test_with_true_notes_it_answers_every_kind(strong: Any, rows: list[dict[str,
         assert sum(exact) / len(exact) >= 0.85, (kind, sum(exact), len(exact))
 
 
-def test_without_a_fact_it_keeps_what_the_expert_says(strong: Any) -> None:
-    row = ask(instruments(9001), 9001, train=6, held_out=44).held_out[0]
-    said = refined("", strong, ["Answer: 77"], [row]).outputs
-    assert "77" in said[0]
+def test_without_a_fact_it_keeps_what_the_expert_says_or_says_that_it_is_unknown(
+    strong: Any, rows: list[dict[str, Any]]
+) -> None:
+    some = rows[::5]
+    said = refined("", strong, ["Answer: 77"] * len(some), some).outputs
+    kept = ["77" in each for each in said]
+    assert all(known or "unknown" in each for known, each in zip(kept, said, strict=True))
+    assert any(kept)
+    assert not all(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,5 +76,8 @@ def test_a_data_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
         hub={"train": "owner/name", "dev": "owner/name"},
         row=dict,
     )
-    with pytest.raises(FileNotFoundError, match=r"none/dev.jsonl; name the data folder \(--"):
+    wanted = r"none/dev.jsonl; name the data folder \(--"
+    with pytest.raises(ConnectionError, match=wanted):  # and the hub, which is out of reach, too
         shares(domain, folder=tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=wanted):
+        shares(replace(domain, hub={}), folder=tmp_path / "none")
