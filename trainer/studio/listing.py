@@ -91,8 +91,8 @@ def page(store: TraceStore, given: Mapping[str, str], after: str | None) -> List
     Raises:
         ValueError: for a filter or a place that cannot be read.
     """
-    place = None if not after else _place(after)
-    found = list(store.query(newest_first=True, limit=PAGE + 1, after=place, **wanted(given)))
+    filters, place = wanted(given), place_of(after)
+    found = list(store.query(newest_first=True, limit=PAGE + 1, after=place, **filters))
     more = len(found) > PAGE
     return Listed(found[:PAGE], told_place(found[PAGE - 1]) if more else None)
 
@@ -103,23 +103,18 @@ def told_place(trace: Trace) -> str:
 
 
 def place_of(text: str | None) -> tuple[datetime, str] | None:
-    """The place in an address.
+    """The place in an address; None where it names none.
 
     Raises:
-        ValueError: for what is none.
+        ValueError: for what is no place.
     """
-    return _place(text) if text else None
-
-
-def _place(text: str) -> tuple[datetime, str]:
-    time, bar, key = text.partition("|")
+    if not text:
+        return None
+    time, _, key = text.partition("|")
     try:
-        at = datetime.fromisoformat(time)
+        return datetime.fromisoformat(time), key
     except ValueError:
-        at = None
-    if at is None or not bar:
-        raise ValueError(f"{text!r} is no place in the list; begin at its first page")
-    return at, key
+        raise ValueError(f"{text!r} is no place in the list; begin at its first page") from None
 
 
 def row(trace: Trace) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import Any
 from langgraph.types import StreamMode
 
 from cowest_graph import create_collaboration
+from cowest_graph.graph import ANSWER, DRAFT
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, text_of
 
-DRAFT, ANSWER = "cowest:draft", "cowest:answer"
 Said = dict[str, str]
 """One piece of a stream: "who" (weak, strong, both) and "text", or "error", or "version"."""
 

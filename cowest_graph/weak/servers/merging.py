@@ -39,7 +39,7 @@ def merge(weights: Path, lora: Path, target: Path) -> None:
         raise ValueError(f"{lora} adapts {min(lacking)}, which {weights} does not have")
     with replacing(target) as beside:
         writer = GGUFWriter(beside, "llama")
-        _tell(model, writer)
+        copy_fields(model, writer)
         for tensor in model.tensors:
             _add(writer, tensor, deltas.get(tensor.name))
         writer.write_header_to_file()
@@ -67,7 +67,8 @@ def _values(tensor: ReaderTensor) -> np.ndarray[Any, Any]:
     return values.astype(np.float32, copy=False)
 
 
-def _tell(model: GGUFReader, writer: GGUFWriter) -> None:
+def copy_fields(model: GGUFReader, writer: GGUFWriter) -> None:
+    """Hand on all that a file says beside its tensors."""
     for field in model.fields.values():
         if field.name not in _OWN:
             inner = field.types[1] if len(field.types) > 1 else None
