@@ -122,7 +122,7 @@ def weak_model(cache: Path | None = None) -> Path:
 def skilled_weights(lora: Path = NOTE_READER, cache: Path | None = None) -> Path:
     """The packaged weights with an adapter in them, as one GGUF file in 8 bits (145 MB).
 
-    Made once, in some seconds; later calls find it. llama.cpp answers from it in some 0.6 of the
+    Made once, in some seconds; later calls find it. llama.cpp answers from it in some 0.8 of the
     time that it takes with the adapter beside the weights (`benchmarks/stand_in/speed.py`).
 
     Args:
