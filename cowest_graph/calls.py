@@ -218,6 +218,10 @@ def noted(key: str, role: str) -> _Note:
             weak_version=about.get("weak_version"),
             input_tokens=usage["input_tokens"] if usage else None,
             output_tokens=usage["output_tokens"] if usage else None,
+            cached_tokens=(usage.get("input_token_details") or {}).get("cache_read")
+            if usage
+            else None,
+            fingerprint=about.get("system_fingerprint"),
             seconds=seconds,
             finish_reason=about.get("finish_reason"),
         )

@@ -30,6 +30,8 @@ class CallRecord(TypedDict, total=False):
     weak_version: str | None  # adapter that wrote a draft
     input_tokens: int | None
     output_tokens: int | None
+    cached_tokens: int | None
+    fingerprint: str | None
     seconds: float | None
     finish_reason: str | None
     failure: str | None  # its kind: rate_limit, timeout, server_error, unparsable, …

@@ -27,7 +27,9 @@ from trainer import console
 from trainer.bench import Plan
 from trainer.bench.table import write
 from trainer.cli import run
-from trainer.cli.bench import (
+from trainer.cli.context import settings_of
+from trainer.cli.options import AsJson, ConfigFile
+from trainer.cli.verbs.bench import (
     Concurrency,
     Data,
     DomainName,
@@ -49,8 +51,6 @@ from trainer.cli.bench import (
     show_results,
     training_of,
 )
-from trainer.cli.context import settings_of
-from trainer.cli.options import AsJson, ConfigFile
 
 Variant = tuple[str, Plan]
 

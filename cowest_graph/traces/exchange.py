@@ -115,6 +115,8 @@ def _reason(error: ValidationError | RecursionError) -> str:
 
 # Data sets ----------------------------------------------------------------------------------------
 
+_AS_JSON = ("history", "exploration", "route")  # tool calls and free names fit no column
+
 
 def to_row(trace: Trace) -> dict[str, Any]:
     """A trace as a row of a data set."""
@@ -122,7 +124,9 @@ def to_row(trace: Trace) -> dict[str, Any]:
     several = isinstance(trace.reference, list)
     row["references"] = trace.reference if several else None
     row["reference"] = None if several else trace.reference
-    row["history"] = json.dumps(trace.history, ensure_ascii=False)  # tool calls fit no column
+    for name in _AS_JSON:
+        if row[name] is not None:
+            row[name] = json.dumps(row[name], ensure_ascii=False)
     return row
 
 
@@ -131,8 +135,9 @@ def from_row(row: Mapping[str, Any]) -> Trace:
     fields = dict(row)
     if (several := fields.pop("references", None)) is not None:
         fields["reference"] = several
-    if isinstance(history := fields.get("history"), str):
-        fields["history"] = json.loads(history)
+    for name in _AS_JSON:
+        if isinstance(told := fields.get(name), str):
+            fields[name] = json.loads(told)
     return Trace.model_validate(fields)
 
 
@@ -142,14 +147,16 @@ def features() -> datasets.Features:
 
     text, number, whole = (datasets.Value(name) for name in ("string", "float64", "int64"))
     call = dict.fromkeys(Call.model_fields, text)
-    call |= {"input_tokens": whole, "output_tokens": whole, "seconds": number}
+    call |= dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), whole)
+    call |= {"seconds": number}
     attempt = dict.fromkeys(Attempt.model_fields, text)
     token = {"token": text, "logprob": number, "id": whole}
-    attempt |= {"index": whole, "score": number, "gain": number, "calls": [call]}
-    attempt |= {"tokens": [token]}
+    attempt |= dict.fromkeys(("score", "gain", "score_se"), number)
+    attempt |= {"index": whole, "calls": [call], "tokens": [token]}
     shadow = {"weak_version": text, "draft": text, "calls": [call]}
     trace = dict.fromkeys([*Trace.model_fields, "references"], text)
     trace |= {"schema_version": whole, "num_drafts": whole, "solo_score": number}
+    trace |= {"solo_score_se": number}
     trace |= {"created_at": datasets.Value("timestamp[us, tz=UTC]"), "references": [text]}
     trace |= {"draft_prompt": [{"role": text, "content": text}], "tags": [text]}
     return datasets.Features(trace | {"attempts": [attempt], "calls": [call], "shadow": shadow})

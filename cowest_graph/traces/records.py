@@ -29,11 +29,12 @@ from pydantic import (
 if TYPE_CHECKING:
     from cowest_graph.state import Reference
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The version of a trace's fields and of the store's tables; a newer one is refused.
 
 2 added the shadow draft and the draft's tokens, 3 the conversation before the query and whose run
-it was, which older traces lack.
+it was, 4 what was drawn by chance, which way a query went, standard errors of repeated scores, and
+what an endpoint tells of itself; older traces lack them.
 """
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -86,6 +87,10 @@ class Call(_Record):
     input_tokens: int | None = None
     output_tokens: int | None = None
     seconds: FiniteFloat | None = None
+    cached_tokens: int | None = None
+    """Of the input, those that the endpoint had in its prefix cache."""
+    fingerprint: _Text | None = None
+    """What the endpoint says it runs (OpenAI's `system_fingerprint`)."""
     finish_reason: _Text | None = None
     failure: _Text | None = None
     """Its kind (rate_limit, timeout, unparsable, …); None when the call succeeded."""
@@ -109,6 +114,8 @@ class Attempt(_Record):
     score: FiniteFloat | None = None
     gain: FiniteFloat | None = None
     """Δ; set by the trace that the attempt is part of, whatever it was before."""
+    score_se: FiniteFloat | None = None
+    """The score's standard error, where the score is a mean of several; None where it is not."""
     weak_version: _Text | None = None
     tokens: list[Token] | None = None
     """Of the draft; None unless they were asked for."""
@@ -126,6 +133,34 @@ class Shadow(_Record):
     def failures(self) -> list[Call]:
         """The calls that failed; they do not make the trace incomplete."""
         return [call for call in self.calls if call.failure is not None]
+
+
+class Draw(_Record):
+    """Whether chance chose a query for more than its answer, and how likely that was."""
+
+    drawn: bool
+    propensity: float = Field(ge=0, le=1)
+    """The chance of `drawn` being true, as it was when it was drawn; 0 where nothing was left of a
+    budget."""
+
+
+class Exploration(_Record):
+    """What was drawn for a query of real traffic: a solo answer, and further drafts."""
+
+    solo: Draw
+    drafts: Draw
+
+
+class Route(_Record):
+    """Which way a query went: the weak model alone, the strong one alone, or both."""
+
+    way: Literal["weak", "strong", "both"]
+    propensity: float = Field(default=1.0, gt=0, le=1)
+    """The chance of this way, where ways are explored."""
+    router: _Text | None = None
+    """The router's version."""
+    expected: dict[str, FiniteFloat] = {}
+    """What the router expected of each way's score."""
 
 
 class Trace(_Record):
@@ -174,10 +209,16 @@ class Trace(_Record):
     """z."""
     solo_score: FiniteFloat | None = None
     """E(z)."""
+    solo_score_se: FiniteFloat | None = None
+    """Its standard error, where it is a mean of several scores; None where it is not."""
     attempts: list[Attempt] = []
     """In sampling order, whatever order they finished in; indices are unique."""
     shadow: Shadow | None = None
     """What a candidate would have drafted, where there was one."""
+    exploration: Exploration | None = None
+    """What chance chose the query for; None where nothing was left to chance."""
+    route: Route | None = None
+    """Which way it went; None where there is one way only."""
     calls: list[Call] = []
     """The calls of the solo answer and its evaluation."""
 

@@ -1,17 +1,14 @@
 """Traces kept and counted: the TraceStore over SQLite or PostgreSQL.
 
-Knows tables; one code path for both databases. Knows no model, no graph and no trainer; a
-trace carries an adapter's name, nothing more.
+Knows tables; `reading` is what can be asked of it. One code path for both databases. Knows no
+model, no graph and no trainer; a trace carries an adapter's name, nothing more.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from datetime import datetime
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from cowest_graph.masking import learn_environment, masked_data
 from cowest_graph.traces.claims import Claims
-from cowest_graph.traces.counts import COUNTS, all_there, fill, row_of, summed
+from cowest_graph.traces.counts import COUNTS, row_of
 from cowest_graph.traces.databases import Database
 from cowest_graph.traces.exchange import (
     Imported,
@@ -32,21 +29,15 @@ from cowest_graph.traces.exchange import (
     to_row,
     write_jsonl,
 )
-from cowest_graph.traces.feedback import Feedback, given, keep, kept
-from cowest_graph.traces.filters import Filter, utc
-from cowest_graph.traces.pages import Place, gains_of, page_of
+from cowest_graph.traces.feedback import Feedback, given, keep
+from cowest_graph.traces.reading import Reading
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
-    Kind,
     Trace,
 )
 from cowest_graph.traces.spool import Spool
-from cowest_graph.traces.summaries import Summary, Traffic
 from cowest_graph.traces.tables import (
-    DRAFTED,
-    FAILED,
     JOURNAL,
-    SHADOWED,
     TRACES,
     bring_up_to_date,
     has_all,
@@ -57,12 +48,10 @@ from cowest_graph.traces.tables import (
 if TYPE_CHECKING:
     import datasets
 
-_PAGE = 100  # traces read in one go
 _PROOF = 65536  # characters: a page that happens to have room is no proof
-_FILLED = 500  # traces of an older release that are counted in one go
 
 
-class TraceStore:
+class TraceStore(Reading):
     """Traces in SQLite or PostgreSQL, and the journal of those still in flight.
 
     Safe for several threads and processes: a call is one transaction, writers wait for each other
@@ -153,93 +142,6 @@ class TraceStore:
         with self._transaction(writes=True) as connection:
             connection.execute(JOURNAL.delete().filter_by(trace_key=key))
 
-    def get(self, key: str) -> Trace | None:
-        """The trace with this key; None when there is none."""
-        with self._transaction() as connection:
-            data = connection.scalar(sa.select(TRACES.c.data).where(TRACES.c.key == key))
-        return None if data is None else Trace.model_validate(data)
-
-    def __contains__(self, key: object) -> bool:
-        with self._transaction() as connection:
-            found = connection.scalar(sa.select(sa.true()).where(TRACES.c.key == key))
-        return found is not None
-
-    def __len__(self) -> int:
-        with self._transaction() as connection:
-            return connection.scalar(sa.select(sa.func.count()).select_from(TRACES)) or 0
-
-    def __bool__(self) -> bool:
-        return True  # a store without traces is still a store
-
-    def __iter__(self) -> Iterator[Trace]:
-        return self.select()
-
-    def select(
-        self,
-        *,
-        domain: str | None = None,
-        weak_version: str | None = None,
-        kind: Kind | None = None,
-    ) -> Iterator[Trace]:
-        """The traces in order of creation, a page at a time, so that memory stays small.
-
-        Args:
-            domain: only of this domain; None is any.
-            weak_version: only with this adapter; None is any.
-            kind: only collections, or only inference; None is either.
-        """
-        return self.query(domain=domain, weak_version=weak_version, kind=kind)
-
-    def query(
-        self,
-        *,
-        newest_first: bool = False,
-        limit: int | None = None,
-        after: Place | None = None,
-        **wanted: Any,
-    ) -> Iterator[Trace]:
-        """The traces that are wanted, in order of creation, a page at a time.
-
-        >>> with TraceStore(":memory:") as store:
-        ...     store.record(Trace(query="6 + 1?", thread_id="t1", user="ada"))
-        ...     [trace.query for trace in store.query(thread_id="t1", failure=False)]
-        ['6 + 1?']
-
-        Args:
-            newest_first: in the other order.
-            limit: traces, at most.
-            after: `created_at` and `key` of a trace; what follows it, whether it is still there.
-            wanted: fields of `traces.Filter`: kind, domain, weak_version, run_id, thread_id, user,
-                tenant, tag, since, until, min_score, max_score, min_gain, max_gain, failure, text.
-
-        Raises:
-            TypeError: for a filter that there is not.
-        """
-        conditions = Filter(**wanted).conditions()
-        if wanted.get("failure") is not None:
-            self._count()
-        return self._pages(conditions, newest_first, limit, after)
-
-    def _pages(
-        self,
-        wanted: list[sa.ColumnElement[bool]],
-        newest_first: bool,
-        limit: int | None,
-        after: Place | None,
-    ) -> Iterator[Trace]:
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
-            with self._transaction() as connection:
-                page = page_of(
-                    connection, wanted, after=after, newest_first=newest_first, size=size
-                )
-            yield from page
-            if len(page) < size:
-                return
-            after = (page[-1].created_at, page[-1].key)
-            left = None if left is None else left - len(page)
-
     def feedback(self, **said: Any) -> Feedback:
         """Keep what somebody says of a trace; late, repeated, or before the trace has arrived.
 
@@ -265,17 +167,6 @@ class TraceStore:
             keep(connection, feedback)
         return feedback
 
-    def feedbacks(
-        self, *, trace_key: str | None = None, run_id: str | None = None, key: str | None = None
-    ) -> list[Feedback]:
-        """What was said, the oldest first; of a trace, also what was said of its run.
-
-        Args:
-            trace_key, run_id, key: only of these; None is any.
-        """
-        with self._transaction() as connection:
-            return kept(connection, trace_key=trace_key, run_id=run_id, key=key)
-
     def remember(self, key: str, slot: str, part: Mapping[str, Any]) -> None:
         """Keep one finished call of a trace in flight, so that it is not paid for twice.
 
@@ -299,50 +190,6 @@ class TraceStore:
             if connection.scalar(known) is None:
                 kept = masked_data(dict(part))
                 connection.execute(JOURNAL.insert().values(**row, data=kept))
-
-    def finished(self, key: str) -> dict[str, dict[str, Any]]:
-        """The journal of a trace in flight: slot → part. Empty once the trace is recorded."""
-        rows = sa.select(JOURNAL.c.slot, JOURNAL.c.data).filter_by(trace_key=key)
-        with self._transaction() as connection:
-            return {row.slot: row.data for row in connection.execute(rows.order_by("slot"))}
-
-    def summary(self) -> Summary:
-        """Counts over all traces: helped, hurt, missing, failed, and means by weak version.
-
-        They are kept beside the traces. What an older release stored is counted at the first call,
-        some traces at a time.
-        """
-        self._count()
-        with self._transaction() as connection:
-            total = summed(connection)
-        return total
-
-    def traffic(self) -> dict[str | None, Traffic]:
-        """What each weak version did, counted by the database; None is a model without versions."""
-        found = defaultdict[str | None, Traffic](Traffic)
-        with self._transaction() as connection:
-            for row in connection.execute(DRAFTED):
-                each = found[row.weak_version]
-                each.drafts, each.scored = row.drafts, row.scored
-                each.mean_score, each.mean_gain = row.mean_score, row.mean_gain
-                each.last_used = utc(row.last_used)
-            for row in connection.execute(SHADOWED):
-                each = found[row.weak_version]
-                each.shadow_drafts = row.drafts
-                used = [time for time in (each.last_used, utc(row.last_used)) if time]
-                each.last_used = max(used, default=None)
-            for row in connection.execute(FAILED):
-                found[row.weak_version].failures[f"{row.role}: {row.failure}"] = row.times
-        for version, times in self._spool.unstored.items():
-            found[version].unstored, found[version].lost = times, self._spool.lost[version]
-        return dict(found)
-
-    def gains(
-        self, weak_version: str | None, *, newest: int = 2000
-    ) -> list[tuple[datetime, float]]:
-        """The gains of a version's drafts and when they were drafted, of its newest traces."""
-        with self._transaction() as connection:
-            return gains_of(connection, weak_version, newest)
 
     def to_jsonl(self, path: str | Path) -> int:
         """Write every trace as one JSON line, in order of creation; the number of traces.
@@ -405,9 +252,6 @@ class TraceStore:
     def __repr__(self) -> str:
         return f"TraceStore({self.url!r})"
 
-    def _transaction(self, *, writes: bool = False) -> AbstractContextManager[sa.Connection]:
-        return self._database.transaction(writes=writes)
-
     def _set_up(self) -> None:
         with self._transaction() as connection:
             version = version_of(connection, self.url)
@@ -433,15 +277,3 @@ class TraceStore:
         trace = Trace.model_validate(masked_data(trace.model_dump()))
         put(connection, trace)
         connection.execute(COUNTS.insert(), row_of(trace))
-
-    def _count(self) -> None:
-        """Count what an older release stored, some traces at a time."""
-        while not self._database.read_only and self._fill():
-            pass
-
-    def _fill(self) -> int:
-        with self._transaction() as connection:
-            if all_there(connection):
-                return 0
-        with self._transaction(writes=True) as connection:
-            return fill(connection, _FILLED)

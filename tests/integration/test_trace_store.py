@@ -147,8 +147,8 @@ class TestContract:
 
     def test_a_newer_version_is_refused(self, url: str) -> None:
         TraceStore(url).close()
-        execute(url, "update cowest_meta set value = '4' where name = 'schema_version'")
-        with pytest.raises(ValueError, match="version 4, this release reads versions 1 to 3"):
+        execute(url, "update cowest_meta set value = '99' where name = 'schema_version'")
+        with pytest.raises(ValueError, match="version 99, this release reads versions 1 to"):
             TraceStore(url)
 
     def test_one_of_the_first_version_is_brought_up_to_date(self, url: str) -> None:

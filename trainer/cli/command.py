@@ -17,16 +17,16 @@ import typer
 
 from cowest_graph.masking import masked_error
 from trainer import console
-from trainer.cli.adapters import adapters, promote, rollback, route
 from trainer.cli.advice import exit_code
-from trainer.cli.bench import bench, report
-from trainer.cli.collect import ask, collect, pairs, traces
 from trainer.cli.context import running
-from trainer.cli.demo import demo
-from trainer.cli.doctor import doctor
-from trainer.cli.loop import loop
-from trainer.cli.serve import serve_weak, studio
-from trainer.cli.train import dpo, push, sft
+from trainer.cli.verbs.adapters import adapters, promote, rollback, route
+from trainer.cli.verbs.bench import bench, report
+from trainer.cli.verbs.collect import ask, collect, pairs, traces
+from trainer.cli.verbs.demo import demo
+from trainer.cli.verbs.doctor import doctor
+from trainer.cli.verbs.loop import loop
+from trainer.cli.verbs.serve import serve_weak, studio
+from trainer.cli.verbs.train import dpo, push, sft
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -9,7 +9,7 @@ import pytest
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import TraceStore
 from trainer.cli.config import Config
-from trainer.cli.doctor import Finding, examine
+from trainer.cli.verbs.doctor import Finding, examine
 
 SECRET = "sk-secret-0123456789"
 

@@ -121,7 +121,7 @@ def _foreseen(
     settings: Config, queries: list[dict[str, Any]], prices: Path | None, as_json: bool
 ) -> None:
     """Print calls, tokens, price and time of what is missing."""
-    from trainer.cli.bench import read_prices
+    from trainer.cli.verbs.bench import read_prices
     from trainer.foreseen import foreseen, left_over
 
     known = {} if prices is None else read_prices(prices)

@@ -101,7 +101,7 @@ def studio(
 ) -> None:
     """Open a local page: traces, pairs, versions, and a playground."""
     need("studio")
-    from trainer.cli.bench import read_prices
+    from trainer.cli.verbs.bench import read_prices
     from trainer.studio import Source, serve
 
     settings = settings_of(config)

@@ -35,7 +35,7 @@ def adapters(
     as_json: AsJson = False,
 ) -> None:
     """List the adapter versions: which are in use, and how their drafts performed."""
-    from trainer.cli.listing import listed, listing
+    from trainer.cli.verbs.listing import listed, listing
 
     settings = settings_of(config)
     registry = settings.registry()
@@ -61,7 +61,7 @@ def route(
     as_json: AsJson = False,
 ) -> None:
     """Send a share of the drafts to a candidate; running processes follow."""
-    from trainer.cli.listing import read_shares
+    from trainer.cli.verbs.listing import read_shares
 
     settings = settings_of(config)
     wanted = read_shares(shares or [], shadow=shadow, clear=clear)

@@ -1,0 +1,1 @@
+"""The verbs of `cowest`, a file a group; `command` gathers them."""
