@@ -1,4 +1,4 @@
-"""The paper's curves on the demo's world: number of pairs (Figure 4), a weaker weak model, rounds.
+"""The paper's curves on the demo's world: pairs (Figure 4), rows of SFT, rounds, styles (Figure 3).
 
     python benchmarks/claim/curves.py runs/s0                        # folders of `cowest demo`
     python benchmarks/claim/curves.py runs/s0 --what pairs rounds
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from finished import DPO_VERSION, SFT_VERSION, Demo, table
 
 from cowest_graph import TraceStore, embedded
+from cowest_graph.prompts import draft_prompt
 from trainer import demonstrations, preferences, train_dpo, train_sft
-from trainer.demo.measuring import together
+from trainer.demo.measuring import PROMPTS, together
 from trainer.demo.results import COLLABORATION_DPO, COLLABORATION_SFT
 from trainer.demo.run import collected, jobs
 
@@ -30,7 +32,12 @@ def main() -> None:
     """Measure what is missing, then print the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folders", type=Path, nargs="+")
-    choices: dict[str, Callable[[Demo], None]] = {"pairs": pairs, "rows": rows, "rounds": rounds}
+    choices: dict[str, Callable[[Demo], None]] = {
+        "pairs": pairs,
+        "rows": rows,
+        "rounds": rounds,
+        "styles": styles,
+    }
     options.add_argument("--what", nargs="+", choices=list(choices), default=list(choices))
     given = options.parse_args()
     demos = [Demo(folder, "curves.json") for folder in given.folders]
@@ -39,7 +46,7 @@ def main() -> None:
             choices[what](demo)
         demo.weak.close()
     compared: list[tuple[str, str | None]] = [
-        (name, COLLABORATION_SFT if "pairs" in name else COLLABORATION_DPO)
+        (name, COLLABORATION_DPO if "round" in name else COLLABORATION_SFT)
         for name in dict.fromkeys(name for demo in demos for name in demo.found())
     ]
     table(demos, compared)
@@ -68,6 +75,19 @@ def rows(demo: Demo) -> None:
     for count in ROWS:
         train = partial(train_sft, demonstrations(demo.data.train[:count]), job)
         measured(demo, f"SFT on {count} rows", partial(demo.trained, f"rows-{count}", train))
+
+
+def styles(demo: Demo) -> None:
+    """Drafts of an answer alone, or of facts alone; the demo's own have both."""
+    job, _ = jobs(demo.base, demo.seed)
+    for style in ("answer", "knowledge"):
+        shown = demonstrations(demo.data.train, style=style)
+        version = demo.trained(f"style-{style}", partial(train_sft, shown, job))
+        wording = replace(PROMPTS, draft=draft_prompt(style))
+        names = (f"drafts of style {style}, weak model alone", f"drafts of style {style}")
+        if names[1] not in demo.found():
+            weak, strong = demo.greedy(version), embedded.strong_model()
+            demo.keep(*together(names, weak, strong, demo.data.held_out, wording))
 
 
 def rounds(demo: Demo) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from seeds import pooled, told
 
-from cowest_graph import AdapterRegistry, LocalWeak, TraceStore, embedded
+from cowest_graph import AdapterRegistry, TraceStore, embedded
 from cowest_graph.testing.asking import Asked, ask
 from cowest_graph.testing.instruments import instruments
 from trainer import preferences
 from trainer.demo import Measured
-from trainer.demo.run import FEEDBACK, HELD_OUT, TRAIN
+from trainer.demo.run import FEEDBACK, HELD_OUT, TRAIN, drafter
 
 SFT_VERSION, DPO_VERSION = "v0001", "v0002"
 
@@ -32,9 +32,7 @@ class Demo:
         )
         self.base = embedded.weak_model()
         self.adapters = AdapterRegistry(folder / "adapters", base=self.base)
-        self.weak = LocalWeak(
-            str(self.base), adapters=self.adapters, max_tokens=48, max_batch_size=80, seed=self.seed
-        )
+        self.weak = drafter(self.base, self.adapters, self.seed)
         self.kept = folder / kept
 
     def greedy(self, version: str) -> Any:

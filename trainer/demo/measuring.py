@@ -104,7 +104,7 @@ def alone(method: str, model: Any, rows: Rows, *, strong: bool = False) -> Measu
 
 
 def together(
-    names: tuple[str, str], weak: Any, strong: ChatModel, rows: Rows
+    names: tuple[str, str], weak: Any, strong: ChatModel, rows: Rows, prompts: Prompts = PROMPTS
 ) -> tuple[Measured, Measured]:
     """The weak model alone and the collaboration, of one run: its drafts are what it says alone.
 
@@ -112,8 +112,9 @@ def together(
         names: of the two in the table.
         weak, strong: the models; the weak one greedy.
         rows: {"query", "reference"} each.
+        prompts: the wording.
     """
-    graph = create_collaboration(weak, strong, prompts=PROMPTS).compile()
+    graph = create_collaboration(weak, strong, prompts=prompts).compile()
     started = time.perf_counter()
     out = graph.batch([{"query": row["query"]} for row in rows], {"max_concurrency": len(rows)})
     seconds, n = time.perf_counter() - started, len(rows)

@@ -82,6 +82,14 @@ def jobs(base: Path, seed: int) -> tuple[TrainingJob, TrainingJob]:
     return job(SFT, LORA), job(DPO, {})
 
 
+def drafter(base: Path, adapters: AdapterRegistry, seed: int) -> LocalWeak:
+    """The weak model, as the demo's drafts are written: in the precision that it is trained in."""
+    dtype = "bfloat16" if cpu_computes_bfloat16() else "auto"
+    return LocalWeak(
+        str(base), adapters=adapters, max_tokens=48, max_batch_size=80, seed=seed, dtype=dtype
+    )
+
+
 def run_demo(
     folder: Path,
     *,
@@ -111,10 +119,7 @@ def run_demo(
     shown = max(TRAIN, _ROWS_A_FACT * len(world.facts()))
     data = ask(world, seed, train=shown, feedback=FEEDBACK, held_out=HELD_OUT)
     adapters = AdapterRegistry(folder / "adapters", base=base)
-    dtype = "bfloat16" if cpu_computes_bfloat16() else "auto"  # as it is trained
-    weak = LocalWeak(
-        str(base), adapters=adapters, max_tokens=48, max_batch_size=80, seed=seed, dtype=dtype
-    )
+    weak = drafter(base, adapters, seed)
     results = Results(seed, world.name, weak.model, _name(strong), data.held_out)
     sft_job, dpo_job = jobs(base, seed)
 
