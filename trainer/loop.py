@@ -21,7 +21,7 @@ from cowest_graph.graph import Collectors
 from cowest_graph.traces import PAIR, Trace, TraceStore, wrong_pairs
 from trainer.checks import HeldOut, query_hash, seen_in_training
 from trainer.console import write_text
-from trainer.gate import Gate, Verdict, held_out_scores
+from trainer.gate import Gate, Scores, Verdict, decided, held_out_scores
 from trainer.job import MakeJob, TrainingJob
 from trainer.launch import aimed, train_dpo, train_sft
 from trainer.rows import Rows, demonstrations, teaches, training_rows
@@ -270,11 +270,17 @@ class Loop:
     def _judged(self, candidate: str, current: str, held_out: RowsOfQueries) -> Verdict:
         with self.store(f"sqlite:///{self.folder / 'gate.db'}") as store:
 
-            def scores(version: str) -> list[float | None]:
-                self.say(f"gate: {len(held_out)} held-out queries with {version}")
-                return held_out_scores(version, held_out, self.collectors, store, say=self.say)
+            def scores(version: str, beside: str) -> Scores:
+                def asked(rows: RowsOfQueries) -> list[float | None]:
+                    self.say(f"gate: {len(rows)} held-out queries with {version}")
+                    return held_out_scores(
+                        version, rows, self.collectors, store, beside=beside, say=self.say
+                    )
 
-            return self.gate.verdict(scores(candidate), scores(current))
+                return asked
+
+            ours, theirs = scores(candidate, current), scores(current, candidate)
+            return decided(self.gate, held_out, ours, theirs)
 
 
 @dataclass

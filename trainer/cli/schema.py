@@ -193,6 +193,20 @@ class TrainSection(_Section):
     seed: int = Field(0, description="Of the first weights and of the order of rows.")
 
 
+class LoopSection(_Section):
+    """How rounds are judged."""
+
+    gate: Literal["fixed", "sequential"] = Field(
+        "fixed",
+        description="`fixed` asks every held-out query, `sequential` until it is sure or without "
+        "hope; see [training](training.md#the-gate).",
+    )
+    batch: int = Field(10, ge=1, description="Queries between two looks of a sequential gate.")
+    max_queries: int | None = Field(
+        None, ge=1, description="Queries that a sequential gate asks, at most; all by default."
+    )
+
+
 class Schema(_Section):
     """The whole of `cowest.toml`; every section and key may be left out."""
 
@@ -204,6 +218,7 @@ class Schema(_Section):
     collect: CollectSection = CollectSection()
     prompts: PromptsSection = PromptsSection()
     train: TrainSection = TrainSection()
+    loop: LoopSection = LoopSection()
 
     @classmethod
     def load(cls, path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Self:

@@ -176,7 +176,7 @@ def test_every_room_imports_only_what_the_table_allows() -> None:
         ("trainer/fast/bad.py", "if TYPE_CHECKING:\n    from trainer.cli import main"),
         ("cowest_graph/weak/engine/bad.py", "def f():\n    import cowest_graph.weak.local"),
         ("cowest_graph/bad.py", "from trainer import train_dpo"),
-        ("trainer/gate.py", "from cowest_graph.traces.tables import TRACES"),
+        ("trainer/gate/fixed.py", "from cowest_graph.traces.tables import TRACES"),
     ],
 )
 def test_a_planted_import_is_found(file: str, line: str, tmp_path: Path) -> None:
