@@ -21,10 +21,11 @@ from cowest_graph.graph import Collectors
 from cowest_graph.traces import PAIR, Trace, TraceStore, wrong_pairs
 from trainer.checks import HeldOut, query_hash, seen_in_training
 from trainer.console import write_text
+from trainer.course import Course
 from trainer.gate import Gate, Scores, Verdict, decided, held_out_scores
 from trainer.job import MakeJob, TrainingJob
 from trainer.launch import aimed, train_dpo, train_sft
-from trainer.rows import Rows, demonstrations, teaches, training_rows
+from trainer.rows import Rows, demonstrations, training_rows
 from trainer.run.child import told
 
 STATE = "loop.json"
@@ -74,6 +75,7 @@ class Loop:
         job: the training job of a recipe.
         folder: keeps the state (`loop.json`) and the gate's own traces (`gate.db`).
         gate: when an adapter may take over.
+        course: which queries a round asks, and when there is not enough to train on.
         store: opens the store of the gate's traces.
         say: told of every step.
         sft, dpo: the recipes.
@@ -85,6 +87,7 @@ class Loop:
     job: MakeJob
     folder: Path
     gate: Gate = field(default_factory=Gate)
+    course: Course = field(default_factory=Course)
     store: Callable[[str], TraceStore] = TraceStore
     say: Callable[[str], None] = print
     sft: Callable[..., str] = train_sft
@@ -194,6 +197,7 @@ class Loop:
             "draft settings": digest(*wording),
             "training settings": digest(*jobs),
             "gate": digest(self.gate),
+            **({"course": digest(self.course)} if self.course != Course() else {}),
             **({"start": start} if start else {}),
         }
 
@@ -208,9 +212,12 @@ class Loop:
         done = state.round(number)
         if done is None:
             self.say(f"round {number}" if number else "SFT")
+            rows = self._asked(rows, state, number) if number else rows
             candidate, note = self._trained(number, start, rows)
             current = self.adapters.current or BASE
             verdict = None if candidate is None else self._judged(candidate, current, held_out)
+            if number and verdict is not None and not verdict.passed:
+                note += "; the last round: the gate did not let it pass"
             done = Round(number, start, candidate, current, verdict, note)
             # What failed calls kept from passing is open: it is tried again.
             if verdict is not None and (verdict.passed or not verdict.missing):
@@ -236,10 +243,21 @@ class Loop:
         job = aimed(self.job("dpo"), traces)
         wrong = wrong_pairs(self.traces.feedbacks(key=PAIR))
         given = training_rows(job.objective, traces, wrong=wrong)
-        pairs = [row for row in given if teaches(row)]
-        if not pairs:
-            return None, f"nothing to train on: {given.report}"
-        return self._made(Rows(pairs, given.report), job, start), str(given.report)
+        made = self.course.rows(given, traces, job.objective, self.collectors.style)
+        if isinstance(made, str):
+            return None, made
+        return self._made(made, job, start), str(given.report)
+
+    def _asked(self, rows: RowsOfQueries, state: _State, number: int) -> RowsOfQueries:
+        """The queries of a round, by what earlier rounds found of them."""
+        if self.course.queries_a_round is None:
+            return rows
+        starts = [each.start for each in state.rounds if each.start and each.number < number]
+        told: list[Trace | None] = []
+        for row in rows:
+            keys = (self.collectors.key(row, version=start) for start in reversed(starts))
+            told.append(next((t for key in keys if (t := self.traces.get(key))), None))
+        return self.course.first(rows, told)
 
     def _made(self, rows: Rows[Any], job: TrainingJob, start: str | None) -> str:
         """The adapter of these rows, trained where it is not there yet."""

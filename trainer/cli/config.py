@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cowest_graph.graph import ChatModel, Collectors
     from cowest_graph.prompts import Prompts
     from cowest_graph.traces import TraceStore, Traffic
+    from trainer.course import Course
     from trainer.gate import Gate
 
 _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
@@ -300,6 +301,13 @@ class Config(Schema):
                 return SequentialGate(confidence, margin, self.loop.batch, self.loop.max_queries)
             case other:
                 raise ValueError(f"no gate {other!r}{nearest(other, ['fixed', 'sequential'])}")
+
+    def course(self) -> Course:
+        """What a loop's rounds ask and train on."""
+        from trainer.course import Course
+
+        loop = self.loop
+        return Course(loop.queries_a_round, loop.min_pairs, loop.min_two_sided, loop.replay)
 
     # --- folders and stores ---
 

@@ -194,7 +194,7 @@ class TrainSection(_Section):
 
 
 class LoopSection(_Section):
-    """How rounds are judged."""
+    """How rounds go on and are judged."""
 
     gate: Literal["fixed", "sequential"] = Field(
         "fixed",
@@ -204,6 +204,25 @@ class LoopSection(_Section):
     batch: int = Field(10, ge=1, description="Queries between two looks of a sequential gate.")
     max_queries: int | None = Field(
         None, ge=1, description="Queries that a sequential gate asks, at most; all by default."
+    )
+    queries_a_round: int | None = Field(
+        None,
+        ge=1,
+        description="Feedback queries that a round collects on, those that were two-sided and "
+        "fresh ones first; all by default.",
+    )
+    min_pairs: int = Field(1, ge=1, description="Fewer pairs are not trained on.")
+    min_two_sided: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The share of queries with drafts that helped and drafts that hurt, below "
+        "which nothing is trained.",
+    )
+    replay: float = Field(
+        0.0,
+        ge=0,
+        description="Demonstrations a pair, of queries whose drafts all hurt, against forgetting.",
     )
 
 

@@ -72,12 +72,13 @@ ROOMS = {
     "trainer.worker": "backends dpo job kto run sft tuning",
     "trainer.plan": "backends checks job presets rows run",
     "trainer.launch": "checks job objectives presets rows run",
-    "trainer.loop": "checks console gate job launch rows run",
+    "trainer.course": "objectives rows",
+    "trainer.loop": "checks console course gate job launch rows run",
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
-    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run "
+    "trainer.cli": "bench checks console course demo foreseen gate job launch loop plan reports rows run "
     "studio",
     "trainer.entry": "cli",
 }

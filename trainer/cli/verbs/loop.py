@@ -161,6 +161,7 @@ def _looping(settings: Config, gate: Gate, folder: Path) -> Iterator[Loop]:
             settings.job,
             folder,
             gate=gate,
+            course=settings.course(),
             store=settings.store,
             say=console.note,
         )
