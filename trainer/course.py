@@ -1,4 +1,4 @@
-"""The course of rounds: which queries the next one asks, what it trains on, and when it is the last.
+"""The course of rounds: which queries one asks, what it trains on, and when it is the last.
 
 Knows traces, pairs and their counts. Knows no model, no store and no gate.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from cowest_graph.traces import Trace
 from trainer.objectives import OBJECTIVES
 from trainer.rows import Rows, replayed, teaches
+
 
 @dataclass(frozen=True)
 class Course:

@@ -74,18 +74,13 @@ def _conservative(noise: float) -> dict[str, Any]:
     }
 
 
-_LOSSES: dict[str, dict[str, Any]] = {
-    "ipo": {"loss_type": ["ipo"]},
-    # With the chosen draft's own likelihood beside it, so that aligning does not unlearn it.
-    "rpo": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]},
-}
+_LOSSES: dict[str, dict[str, Any]] = {"ipo": {"loss_type": ["ipo"]}}
 
 OBJECTIVES: dict[str, Objective] = {
     one.name: one
     for one in (
         Objective("dpo", "dpo", "preferences", "Rafailov et al. 2023, arXiv:2305.18290"),
         Objective("ipo", "dpo", "preferences", "Azar et al. 2023, arXiv:2310.12036"),
-        Objective("rpo", "dpo", "preferences", "Pang et al. 2024, arXiv:2404.19733"),
         Objective("cdpo", "dpo", "preferences", "Mitchell 2023, noisy preferences", noisy=True),
         Objective(
             "robust", "dpo", "preferences", "Chowdhury et al. 2024, arXiv:2403.00409", noisy=True

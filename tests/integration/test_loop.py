@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from cowest_graph import AdapterRegistry, TraceStore, exact_match, metric
 from cowest_graph.graph import Collectors
 from cowest_graph.testing import ScriptedModel
+from trainer.course import Course
 from trainer.gate import SequentialGate
 from trainer.job import TrainingJob
 from trainer.loop import Loop, Round
@@ -293,6 +294,22 @@ def test_drafts_that_all_help_teach_nothing_and_may_tomorrow(world: Callable[...
     assert "nothing to train on: 0 pairs" in str(dpo)
     kept = json.loads((this.folder / "loop" / "loop.json").read_text(encoding="utf-8"))
     assert [each["number"] for each in kept["rounds"]] == [0]
+
+
+def test_a_round_asks_what_was_two_sided_and_says_why_it_is_the_last(
+    world: Callable[..., World],
+) -> None:
+    this = world(5, 10, 10)
+    rows = [{"query": f"learn {n}", "reference": "right"} for n in range(5)]
+    loop = {"course": Course(queries_a_round=2)}
+    (_, first, second) = this.run(rows=rows, rounds=2, loop=loop)
+    asked = [[query.split()[-1] for query in queries] for _, _, queries in this.learnt[1:]]
+    assert asked == [["0", "1"], ["0", "1"]]  # both were two-sided, and are hard still
+    assert "the last round: the gate did not let it pass" in second.note
+    assert "the last round" not in first.note
+    other = world(5, name="few")
+    (_, dpo) = other.run(rounds=3, loop={"course": Course(min_pairs=9)})
+    assert (dpo.candidate, "too few pairs to train on, 3 of at least 9" in dpo.note) == (None, True)
 
 
 def test_a_folder_of_another_loop_is_refused(world: Callable[..., World]) -> None:

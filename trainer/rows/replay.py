@@ -32,7 +32,11 @@ def replayed(traces: Iterable[Trace], *, most: int, style: str) -> list[dict[str
     rows: list[dict[str, Any]] = []
     for trace in traces:
         tried = [a for a in trace.attempts if a.gain is not None and (a.draft or "").strip()]
-        hurt = trace.kind == "collection" and tried and all(a.gain <= 0 for a in tried if a.gain is not None)
+        hurt = (
+            trace.kind == "collection"
+            and tried
+            and all(a.gain <= 0 for a in tried if a.gain is not None)
+        )
         if len(rows) >= most or not hurt:
             continue
         asked = {name: getattr(trace, name) for name in ("query", "reference", "explanation")}
@@ -44,4 +48,3 @@ def replayed(traces: Iterable[Trace], *, most: int, style: str) -> list[dict[str
             prompt = [dict(message) for message in trace.draft_prompt] or shown["prompt"]
             rows.append({"prompt": prompt, "chosen": [said], "rejected": rejected})
     return rows
-
