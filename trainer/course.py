@@ -77,16 +77,18 @@ class Course:
         pairs = [row for row in given if teaches(row)]
         if why := self._why_not(len(pairs), traces):
             return f"{why}: {given.report}"
-        if not self.replay:
-            return Rows(pairs, given.report)
+        return Rows([*pairs, *self._replayed(len(pairs), traces, objective, style)], given.report)
+
+    def _replayed(
+        self, pairs: int, traces: Sequence[Trace], objective: str, style: str
+    ) -> list[dict[str, Any]]:
         wanted = OBJECTIVES[objective]
-        if wanted.rows != "preferences" or wanted.gains:
+        if self.replay and (wanted.rows != "preferences" or wanted.gains):
             raise ValueError(
                 f"the objective {objective!r} takes no demonstrations beside its rows; set replay "
                 "to 0, or the objective to one of pairs alone, such as 'dpo'"
             )
-        shown = replayed(traces, most=round(self.replay * len(pairs)), style=style)
-        return Rows([*pairs, *shown], given.report)
+        return replayed(traces, most=round(self.replay * pairs), style=style)
 
     def _why_not(self, pairs: int, traces: Sequence[Trace]) -> str | None:
         if not pairs:

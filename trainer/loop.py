@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.benchmark.ledger import digest
@@ -29,6 +29,7 @@ from trainer.rows import Rows, demonstrations, training_rows
 from trainer.run.child import told
 
 STATE = "loop.json"
+_KINDS: tuple[Literal["sft", "dpo"], ...] = ("sft", "dpo")
 
 RowsOfQueries = Sequence[Mapping[str, Any]]
 
@@ -188,14 +189,13 @@ class Loop:
         of = self.collectors
         wording = (of.style, of.domain, of.num_drafts)
         models = (model_name(of.weak), model_name(of.strong), evaluator_name(of.evaluator))
-        jobs = [self.job(kind).to_json() for kind in ("sft", "dpo")]
         return {
             "rows": digest(*map(_json, rows)),
             "feedback queries": digest(*map(_json, feedback)),
             "held-out queries": digest(*map(_json, held_out)),
             "models": digest(*models),
             "draft settings": digest(*wording),
-            "training settings": digest(*jobs),
+            "training settings": digest(*(self.job(kind).to_json() for kind in _KINDS)),
             "gate": digest(self.gate),
             **({"course": digest(self.course)} if self.course != Course() else {}),
             **({"start": start} if start else {}),

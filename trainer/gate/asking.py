@@ -23,8 +23,7 @@ Scores = Callable[[Sequence[Row]], list[float | None]]
 def decided(gate: Gate, rows: Sequence[Row], candidate: Scores, current: Scores) -> Verdict:
     """Ask both for scores, a portion of the gate's after the other, until it has decided.
 
-    Scores that are kept by whoever gives them make this resumable: asked again from the start, the
-    same portions come to the same verdict.
+    Where scores are kept, the same portions asked again come to the same verdict.
 
     Args:
         gate: says in what order and portions the queries are asked, and when it is enough.
@@ -34,8 +33,7 @@ def decided(gate: Gate, rows: Sequence[Row], candidate: Scores, current: Scores)
     Raises:
         ValueError: for no rows.
     """
-    ours: list[float | None] = []
-    theirs: list[float | None] = []
+    ours, theirs = list[float | None](), list[float | None]()
     for portion in gate.portions(len(rows)):
         asked = [rows[at] for at in portion]
         theirs += current(asked)

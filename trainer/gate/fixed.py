@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cowest_graph.benchmark import paired_difference, permutation_p
 from trainer.gate.verdicts import Decision, Verdict
@@ -50,10 +51,9 @@ class Gate:
         *,
         of: int | None = None,
     ) -> Verdict:
-        """Compare the scores of the same queries, in the same order; missing ones are None.
+        """Compare the scores so far of the same queries, in the same order; missing ones are None.
 
         Args:
-            candidate, current: of the portions that were asked so far.
             of: queries there are; None where these are all.
 
         Raises:
@@ -84,28 +84,22 @@ def scored(
     return [ours for ours, _ in both], [theirs for _, theirs in both]
 
 
-def found(
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    p: float | None,
-    *,
-    asked: int,
-    budget: int,
-    decision: Decision | None,
-    seed: int | None = None,
-) -> Verdict:
-    """The verdict on paired scores; without any, nothing passes."""
+def found(ours: Sequence[float], theirs: Sequence[float], p: float | None, **known: Any) -> Verdict:
+    """The verdict on paired scores; without any, nothing passes.
+
+    Args:
+        ours, theirs: of the queries that both have one of.
+        p: of the test; None without scores.
+        known: asked, budget, decision, and perhaps the seed.
+    """
     count = len(ours)
     return Verdict(
         queries=count,
-        missing=asked - count,
+        missing=known["asked"] - count,
         candidate=sum(ours) / count if count else None,
         current=sum(theirs) / count if count else None,
         difference=paired_difference(ours, theirs) if count else None,
         p=p,
-        passed=decision == "passed",
-        asked=asked,
-        budget=budget,
-        decision=decision,
-        seed=seed,
+        passed=known["decision"] == "passed",
+        **known,
     )

@@ -79,27 +79,26 @@ class SequentialGate(Gate):
         *,
         of: int | None = None,
     ) -> Verdict:
-        """Look at the scores so far; the decision is None where more are to be asked.
+        """Look at the scores so far, in order; the decision is None where more are to be asked.
 
         Args:
-            candidate, current: of the portions that were asked so far, in their order.
             of: queries there are; None where these are all.
 
         Raises:
-            ValueError: when there are not as many of both.
+            ValueError: when there are not as many.
         """
         ours, theirs = scored(candidate, current)
         asked, budget = len(candidate), self._budget(len(candidate) if of is None else of)
-        decision: Decision | None = None if asked < budget else "not passed"
-        p = None
-        if ours:
-            look = self._look(candidate, current, budget)
-            p = look.p()
-            if look.passed:
-                decision = "passed"
-            elif decision is None and look.hopeless:
-                decision = "futility"
-        return found(ours, theirs, p, asked=asked, budget=budget, decision=decision, seed=self.seed)
+        look = self._look(candidate, current, budget) if ours else None
+        return found(
+            ours,
+            theirs,
+            look.p() if look else None,
+            asked=asked,
+            budget=budget,
+            decision=_decision(look, asked >= budget),
+            seed=self.seed,
+        )
 
     def _look(
         self, candidate: Sequence[float | None], current: Sequence[float | None], budget: int
@@ -119,3 +118,11 @@ class SequentialGate(Gate):
 
     def _budget(self, queries: int) -> int:
         return queries if self.max_queries is None else min(queries, self.max_queries)
+
+
+def _decision(look: Look | None, at_the_end: bool) -> Decision | None:
+    if look and look.passed:
+        return "passed"
+    if at_the_end:
+        return "not passed"
+    return "futility" if look and look.hopeless else None

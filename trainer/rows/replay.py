@@ -31,20 +31,22 @@ def replayed(traces: Iterable[Trace], *, most: int, style: str) -> list[dict[str
     """
     rows: list[dict[str, Any]] = []
     for trace in traces:
-        tried = [a for a in trace.attempts if a.gain is not None and (a.draft or "").strip()]
-        hurt = (
-            trace.kind == "collection"
-            and tried
-            and all(a.gain <= 0 for a in tried if a.gain is not None)
-        )
-        if len(rows) >= most or not hurt:
+        draft = _that_hurt(trace)
+        if len(rows) >= most or draft is None:
             continue
         asked = {name: getattr(trace, name) for name in ("query", "reference", "explanation")}
         for shown in demonstrations([asked], style=style):
-            (said,) = shown["completion"]
-            if said["content"].strip() == str(tried[0].draft).strip():
-                continue
-            rejected = [{"role": "assistant", "content": tried[0].draft}]
-            prompt = [dict(message) for message in trace.draft_prompt] or shown["prompt"]
-            rows.append({"prompt": prompt, "chosen": [said], "rejected": rejected})
+            if shown["completion"][-1]["content"].strip() != draft.strip():
+                prompt = [dict(message) for message in trace.draft_prompt] or shown["prompt"]
+                rejected = [{"role": "assistant", "content": draft}]
+                row = {"prompt": prompt, "chosen": shown["completion"], "rejected": rejected}
+                rows.append(row)
     return rows
+
+
+def _that_hurt(trace: Trace) -> str | None:
+    """The first draft of a query whose drafts all hurt; None of any other."""
+    gains = [(a.draft, a.gain) for a in trace.attempts if a.gain is not None and a.draft]
+    if trace.kind != "collection" or any(gain > 0 for _, gain in gains):
+        return None
+    return next((draft for draft, _ in gains if draft.strip()), None)
