@@ -35,6 +35,9 @@ def main() -> None:
     options.add_argument("folders", type=Path, nargs="*")
     options.add_argument("--runs", type=int, default=1500)
     options.add_argument("--queries", type=int, nargs="+", default=[60, 150])
+    options.add_argument(
+        "--only", default="", help="print rows whose leads have this in their name"
+    )
     given = options.parse_args()
     tests: dict[str, Test] = {
         "fixed": fixed,
@@ -44,7 +47,8 @@ def main() -> None:
     }
     print("| leads | queries | " + " | ".join(f"{name}: passes, after" for name in tests) + " |")
     print("|---|---|" + "---|" * len(tests))
-    for name, draw in {**simulated(), **measured(given.folders)}.items():
+    rows = {**simulated(), **measured(given.folders)}
+    for name, draw in ((name, draw) for name, draw in rows.items() if given.only in name):
         for queries in given.queries:
             chance = np.random.default_rng(1)
             drawn = [draw(chance, queries) for _ in range(given.runs)]
