@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cowest_graph.adapters import BASE, AdapterRegistry
 from cowest_graph.benchmark.ledger import digest
@@ -21,13 +21,15 @@ from cowest_graph.graph import Collectors
 from cowest_graph.traces import PAIR, Trace, TraceStore, wrong_pairs
 from trainer.checks import HeldOut, query_hash, seen_in_training
 from trainer.console import write_text
-from trainer.gate import Gate, Verdict, held_out_scores
+from trainer.course import Course
+from trainer.gate import Gate, Scores, Verdict, decided, held_out_scores
 from trainer.job import MakeJob, TrainingJob
 from trainer.launch import aimed, train_dpo, train_sft
-from trainer.rows import Rows, demonstrations, teaches, training_rows
+from trainer.rows import Rows, demonstrations, training_rows
 from trainer.run.child import told
 
 STATE = "loop.json"
+_KINDS: tuple[Literal["sft", "dpo"], ...] = ("sft", "dpo")
 
 RowsOfQueries = Sequence[Mapping[str, Any]]
 
@@ -74,6 +76,7 @@ class Loop:
         job: the training job of a recipe.
         folder: keeps the state (`loop.json`) and the gate's own traces (`gate.db`).
         gate: when an adapter may take over.
+        course: which queries a round asks, and when there is not enough to train on.
         store: opens the store of the gate's traces.
         say: told of every step.
         sft, dpo: the recipes.
@@ -85,6 +88,7 @@ class Loop:
     job: MakeJob
     folder: Path
     gate: Gate = field(default_factory=Gate)
+    course: Course = field(default_factory=Course)
     store: Callable[[str], TraceStore] = TraceStore
     say: Callable[[str], None] = print
     sft: Callable[..., str] = train_sft
@@ -185,15 +189,15 @@ class Loop:
         of = self.collectors
         wording = (of.style, of.domain, of.num_drafts)
         models = (model_name(of.weak), model_name(of.strong), evaluator_name(of.evaluator))
-        jobs = [self.job(kind).to_json() for kind in ("sft", "dpo")]
         return {
             "rows": digest(*map(_json, rows)),
             "feedback queries": digest(*map(_json, feedback)),
             "held-out queries": digest(*map(_json, held_out)),
             "models": digest(*models),
             "draft settings": digest(*wording),
-            "training settings": digest(*jobs),
+            "training settings": digest(*(self.job(kind).to_json() for kind in _KINDS)),
             "gate": digest(self.gate),
+            **({"course": digest(self.course)} if self.course != Course() else {}),
             **({"start": start} if start else {}),
         }
 
@@ -208,9 +212,12 @@ class Loop:
         done = state.round(number)
         if done is None:
             self.say(f"round {number}" if number else "SFT")
+            rows = self._asked(rows, state, number) if number else rows
             candidate, note = self._trained(number, start, rows)
             current = self.adapters.current or BASE
             verdict = None if candidate is None else self._judged(candidate, current, held_out)
+            if number and verdict is not None and not verdict.passed:
+                note += "; the last round: the gate did not let it pass"
             done = Round(number, start, candidate, current, verdict, note)
             # What failed calls kept from passing is open: it is tried again.
             if verdict is not None and (verdict.passed or not verdict.missing):
@@ -236,10 +243,21 @@ class Loop:
         job = aimed(self.job("dpo"), traces)
         wrong = wrong_pairs(self.traces.feedbacks(key=PAIR))
         given = training_rows(job.objective, traces, wrong=wrong)
-        pairs = [row for row in given if teaches(row)]
-        if not pairs:
-            return None, f"nothing to train on: {given.report}"
-        return self._made(Rows(pairs, given.report), job, start), str(given.report)
+        made = self.course.rows(given, traces, job.objective, self.collectors.style)
+        if isinstance(made, str):
+            return None, made
+        return self._made(made, job, start), str(given.report)
+
+    def _asked(self, rows: RowsOfQueries, state: _State, number: int) -> RowsOfQueries:
+        """The queries of a round, by what earlier rounds found of them."""
+        if self.course.queries_a_round is None:
+            return rows
+        starts = [each.start for each in state.rounds if each.start and each.number < number]
+        told: list[Trace | None] = []
+        for row in rows:
+            keys = (self.collectors.key(row, version=start) for start in reversed(starts))
+            told.append(next((t for key in keys if (t := self.traces.get(key))), None))
+        return self.course.first(rows, told)
 
     def _made(self, rows: Rows[Any], job: TrainingJob, start: str | None) -> str:
         """The adapter of these rows, trained where it is not there yet."""
@@ -270,11 +288,17 @@ class Loop:
     def _judged(self, candidate: str, current: str, held_out: RowsOfQueries) -> Verdict:
         with self.store(f"sqlite:///{self.folder / 'gate.db'}") as store:
 
-            def scores(version: str) -> list[float | None]:
-                self.say(f"gate: {len(held_out)} held-out queries with {version}")
-                return held_out_scores(version, held_out, self.collectors, store, say=self.say)
+            def scores(version: str, beside: str) -> Scores:
+                def asked(rows: RowsOfQueries) -> list[float | None]:
+                    self.say(f"gate: {len(rows)} held-out queries with {version}")
+                    return held_out_scores(
+                        version, rows, self.collectors, store, beside=beside, say=self.say
+                    )
 
-            return self.gate.verdict(scores(candidate), scores(current))
+                return asked
+
+            ours, theirs = scores(candidate, current), scores(current, candidate)
+            return decided(self.gate, held_out, ours, theirs)
 
 
 @dataclass

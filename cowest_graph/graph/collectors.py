@@ -45,8 +45,15 @@ class Collectors:
         """The prompts, or those of the style."""
         return self.prompts or Prompts(draft_prompt(self.style))
 
-    def key(self, row: Mapping[str, Any]) -> str:
-        """The key of a row's trace, by the version in use.
+    def key(
+        self, row: Mapping[str, Any], *, version: str | None = None, num_drafts: int | None = None
+    ) -> str:
+        """The key of a row's trace.
+
+        Args:
+            row: {"query", "reference", …}.
+            version: whose drafts it has; None for the version in use.
+            num_drafts: K, where it is not that of all.
 
         Raises:
             ValueError: for a row without a query, or with a field of another type.
@@ -58,10 +65,10 @@ class Collectors:
             self.wording,
             self.style,
             self.domain,
-            self.num_drafts,
+            num_drafts or self.num_drafts,
         )
         given = {**row, "messages": as_messages(row.get("messages") or [])}
-        return trace_key(**facts.of(facts.asked(given), version_of(self.weak)))
+        return trace_key(**facts.of(facts.asked(given), version or version_of(self.weak)))
 
     def collector(
         self,

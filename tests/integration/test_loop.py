@@ -13,6 +13,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from cowest_graph import AdapterRegistry, TraceStore, exact_match, metric
 from cowest_graph.graph import Collectors
 from cowest_graph.testing import ScriptedModel
+from trainer.course import Course
+from trainer.gate import SequentialGate
 from trainer.job import TrainingJob
 from trainer.loop import Loop, Round
 
@@ -78,7 +80,14 @@ class World:
             raise KeyboardInterrupt
         self.said.append(text)
 
-    def run(self, *, rows: Any = ROWS, held_out: Any = HELD_OUT, **asked: Any) -> list[Round]:
+    def run(
+        self,
+        *,
+        rows: Any = ROWS,
+        held_out: Any = HELD_OUT,
+        loop: dict[str, Any] | None = None,
+        **asked: Any,
+    ) -> list[Round]:
         with TraceStore(f"sqlite:///{self.folder / 'traces.db'}") as traces:
             return Loop(
                 Collectors(
@@ -92,6 +101,7 @@ class World:
                 say=self._say,
                 sft=self._train("sft"),
                 dpo=self._train("dpo"),
+                **(loop or {}),
             ).run(rows, held_out, **asked)
 
     @property
@@ -216,6 +226,31 @@ def test_stopped_anywhere_it_goes_on_and_pays_for_nothing_twice(
     assert (this.calls, this.adapters.current) == (calls, expected[0].candidate)
 
 
+def test_a_gate_that_is_sure_asks_no_further_also_when_it_was_stopped(
+    world: Callable[..., World],
+) -> None:
+    asked = [{"query": f"ask {n}", "reference": "right"} for n in range(40)]
+    gate = {"gate": SequentialGate(batch=8)}
+    whole = world(40, name="whole")
+    (expected,) = whole.run(held_out=asked, loop=gate, rounds=0)
+    assert expected.verdict is not None
+    assert (expected.promoted, expected.verdict.decision) == (True, "passed")
+    count = expected.verdict.asked
+    assert count is not None
+    assert count < 40
+    # Two drafts and two answers a query, and the strong model alone once.
+    assert (len(whole.weak.calls), len(whole.strong.calls)) == (2 * count, 3 * count)
+    this = world(40, name="stopped")
+    for moment in (3, 9, 12):
+        left = iter([False] * moment + [True])
+        this.stop = lambda left=left: next(left, False)  # type: ignore[misc]
+        with pytest.raises(KeyboardInterrupt):
+            this.run(held_out=asked, loop=gate, rounds=0)
+    this.stop = lambda: False
+    assert this.run(held_out=asked, loop=gate, rounds=0) == [expected]
+    assert this.calls == whole.calls
+
+
 def test_stopped_between_a_promotion_and_its_record_it_promotes_once(
     world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +277,7 @@ def test_a_verdict_that_lacks_answers_is_open(world: Callable[..., World]) -> No
     assert sft.verdict is not None
     assert sft.verdict.missing == 3
     lacking = [line for line in this.said if "3 of 11 queries lack calls that failed" in line]
-    assert lacking[0].startswith(f"gate, {sft.candidate}: ")
+    assert lacking[1].startswith(f"gate, {sft.candidate}: ")
     assert not sft.promoted
     this.silent = set()
     (sft, dpo) = this.run()
@@ -259,6 +294,22 @@ def test_drafts_that_all_help_teach_nothing_and_may_tomorrow(world: Callable[...
     assert "nothing to train on: 0 pairs" in str(dpo)
     kept = json.loads((this.folder / "loop" / "loop.json").read_text(encoding="utf-8"))
     assert [each["number"] for each in kept["rounds"]] == [0]
+
+
+def test_a_round_asks_what_was_two_sided_and_says_why_it_is_the_last(
+    world: Callable[..., World],
+) -> None:
+    this = world(5, 10, 10)
+    rows = [{"query": f"learn {n}", "reference": "right"} for n in range(5)]
+    loop = {"course": Course(queries_a_round=2)}
+    (_, first, second) = this.run(rows=rows, rounds=2, loop=loop)
+    asked = [[query.split()[-1] for query in queries] for _, _, queries in this.learnt[1:]]
+    assert asked == [["0", "1"], ["0", "1"]]  # both were two-sided, and are hard still
+    assert "the last round: the gate did not let it pass" in second.note
+    assert "the last round" not in first.note
+    other = world(5, name="few")
+    (_, dpo) = other.run(rounds=3, loop={"course": Course(min_pairs=9)})
+    assert (dpo.candidate, "too few pairs to train on, 3 of at least 9" in dpo.note) == (None, True)
 
 
 def test_a_folder_of_another_loop_is_refused(world: Callable[..., World]) -> None:

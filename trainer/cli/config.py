@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cowest_graph.graph import ChatModel, Collectors
     from cowest_graph.prompts import Prompts
     from cowest_graph.traces import TraceStore, Traffic
+    from trainer.course import Course
+    from trainer.gate import Gate
 
 _CONNECT_TIMEOUT = 10  # seconds until a database that does not answer is given up
 
@@ -279,6 +281,33 @@ class Config(Schema):
         style = self.collect.style
         told = self._domain.prompts(style) if self._domain else Prompts(draft_prompt(style))
         return replace(told, **made)
+
+    def gate(self, confidence: float, margin: float, kind: str | None = None) -> Gate:
+        """The gate of a loop.
+
+        Args:
+            confidence, margin: as the gates take them.
+            kind: "fixed" or "sequential"; None for the section's.
+
+        Raises:
+            ValueError: for another kind, or a confidence that is not between 0 and 1.
+        """
+        from trainer.gate import Gate, SequentialGate
+
+        match kind or self.loop.gate:
+            case "fixed":
+                return Gate(confidence, margin)
+            case "sequential":
+                return SequentialGate(confidence, margin, self.loop.batch, self.loop.max_queries)
+            case other:
+                raise ValueError(f"no gate {other!r}{nearest(other, ['fixed', 'sequential'])}")
+
+    def course(self) -> Course:
+        """What a loop's rounds ask and train on."""
+        from trainer.course import Course
+
+        loop = self.loop
+        return Course(loop.queries_a_round, loop.min_pairs, loop.min_two_sided, loop.replay)
 
     # --- folders and stores ---
 

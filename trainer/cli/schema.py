@@ -193,6 +193,39 @@ class TrainSection(_Section):
     seed: int = Field(0, description="Of the first weights and of the order of rows.")
 
 
+class LoopSection(_Section):
+    """How rounds go on and are judged."""
+
+    gate: Literal["fixed", "sequential"] = Field(
+        "fixed",
+        description="`fixed` asks every held-out query, `sequential` until it is sure or without "
+        "hope; see [training](training.md#the-gate).",
+    )
+    batch: int = Field(10, ge=1, description="Queries between two looks of a sequential gate.")
+    max_queries: int | None = Field(
+        None, ge=1, description="Queries that a sequential gate asks, at most; all by default."
+    )
+    queries_a_round: int | None = Field(
+        None,
+        ge=1,
+        description="Feedback queries that a round collects on, those that were two-sided and "
+        "fresh ones first; all by default.",
+    )
+    min_pairs: int = Field(1, ge=1, description="Fewer pairs are not trained on.")
+    min_two_sided: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The share of queries with drafts that helped and drafts that hurt, below "
+        "which nothing is trained.",
+    )
+    replay: float = Field(
+        0.0,
+        ge=0,
+        description="Demonstrations a pair, of queries whose drafts all hurt, against forgetting.",
+    )
+
+
 class Schema(_Section):
     """The whole of `cowest.toml`; every section and key may be left out."""
 
@@ -204,6 +237,7 @@ class Schema(_Section):
     collect: CollectSection = CollectSection()
     prompts: PromptsSection = PromptsSection()
     train: TrainSection = TrainSection()
+    loop: LoopSection = LoopSection()
 
     @classmethod
     def load(cls, path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Self:

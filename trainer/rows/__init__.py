@@ -14,6 +14,7 @@ from trainer.rows.formats import (
     training_rows,
     unpaired,
 )
+from trainer.rows.replay import replayed
 
 __all__ = [
     "ROW",
@@ -24,6 +25,7 @@ __all__ = [
     "label_noise",
     "pair_row",
     "preferences",
+    "replayed",
     "rows_hash",
     "teaches",
     "training_rows",

@@ -72,13 +72,14 @@ ROOMS = {
     "trainer.worker": "backends dpo job kto run sft tuning",
     "trainer.plan": "backends checks job presets rows run",
     "trainer.launch": "checks job objectives presets rows run",
-    "trainer.loop": "checks console gate job launch rows run",
+    "trainer.course": "objectives rows",
+    "trainer.loop": "checks console course gate job launch rows run",
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
-    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run "
-    "studio",
+    "trainer.cli": "bench checks console course demo foreseen gate job launch loop plan reports "
+    "rows run studio",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.
@@ -176,7 +177,7 @@ def test_every_room_imports_only_what_the_table_allows() -> None:
         ("trainer/fast/bad.py", "if TYPE_CHECKING:\n    from trainer.cli import main"),
         ("cowest_graph/weak/engine/bad.py", "def f():\n    import cowest_graph.weak.local"),
         ("cowest_graph/bad.py", "from trainer import train_dpo"),
-        ("trainer/gate.py", "from cowest_graph.traces.tables import TRACES"),
+        ("trainer/gate/fixed.py", "from cowest_graph.traces.tables import TRACES"),
     ],
 )
 def test_a_planted_import_is_found(file: str, line: str, tmp_path: Path) -> None:

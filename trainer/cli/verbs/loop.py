@@ -84,6 +84,10 @@ def loop(
         float,
         typer.Option(help="Required improvement; a negative value tolerates a loss of that size."),
     ] = 0.0,
+    gate: Annotated[
+        str | None,
+        typer.Option(help="fixed asks every held-out query, sequential until it is sure."),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the loop's state and decisions.")
     ] = Path("cowest-loop"),
@@ -96,15 +100,13 @@ def loop(
 ) -> None:
     """Teach, test and serve in rounds: SFT, then collect, DPO, gate, promote."""
     need("local", "train")
-    from trainer.gate import Gate
-
-    gate = Gate(confidence, margin)
     named = fields_of(query_field, reference_field, explanation_field)
     files, own = (rows, feedback, held_out), (domain, data, split)
     source = source_of(rows, *own, fields=named, skip_bad=skip_bad, more=files[1:])
     settings = settings_of(config, source.domain)
     taught, tried, asked = _parts(source, files, (train_rows, feedback_rows, held_out_rows))
-    with _looping(settings, gate, out) as looping:
+    judge = settings.gate(confidence, margin, gate)
+    with _looping(settings, judge, out) as looping:
         found = looping.run(taught, asked, feedback=tried, rounds=rounds, start=start)
         current = looping.adapters.current
     if as_json:
@@ -159,6 +161,7 @@ def _looping(settings: Config, gate: Gate, folder: Path) -> Iterator[Loop]:
             settings.job,
             folder,
             gate=gate,
+            course=settings.course(),
             store=settings.store,
             say=console.note,
         )
