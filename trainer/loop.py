@@ -253,11 +253,15 @@ class Loop:
         if self.course.queries_a_round is None:
             return rows
         starts = [each.start for each in state.rounds if each.start and each.number < number]
-        told: list[Trace | None] = []
-        for row in rows:
-            keys = (self.collectors.key(row, version=start) for start in reversed(starts))
-            told.append(next((t for key in keys if (t := self.traces.get(key))), None))
-        return self.course.first(rows, told)
+        return self.course.first(rows, [self._told(row, starts) for row in rows])
+
+    def _told(self, row: Mapping[str, Any], starts: Sequence[str]) -> Trace | None:
+        """The trace of the last of these versions that was asked a query."""
+        try:
+            keys = [self.collectors.key(row, version=start) for start in reversed(starts)]
+        except ValueError:  # told by the collection, which asks nothing for such a row
+            return None
+        return next((trace for key in keys if (trace := self.traces.get(key))), None)
 
     def _made(self, rows: Rows[Any], job: TrainingJob, start: str | None) -> str:
         """The adapter of these rows, trained where it is not there yet."""

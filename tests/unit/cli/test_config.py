@@ -14,6 +14,8 @@ from trainer.cli.advice import Endpoint
 from trainer.cli.config import Config
 from trainer.cli.models import Named
 from trainer.cli.schema import environment_name, fields
+from trainer.course import Course
+from trainer.gate import Gate, SequentialGate
 
 ROOT = Path(__file__).parents[3]
 SECRET = "sk-secret-0123456789"
@@ -119,6 +121,16 @@ def test_every_key_stands_in_the_documentation_with_its_default_and_variable() -
         said = "–" if default in (None, {}) else f"`{default}`"
         assert rows[section, key][:2] == (said, environment_name(section, key))
         assert rows[section, key][2] == field.description
+
+
+def test_the_loop_s_gate_and_course_are_the_section_s(tmp_path: Path) -> None:
+    config = load(tmp_path, '[loop]\ngate = "sequential"\nbatch = 5\nmin_pairs = 8\nreplay = 0.5\n')
+    assert config.gate(0.9, 0.1) == SequentialGate(0.9, 0.1, batch=5)
+    assert config.gate(0.9, 0.1, "fixed") == Gate(0.9, 0.1)
+    assert config.course() == Course(min_pairs=8, replay=0.5)
+    assert load(tmp_path).gate(0.95, 0.0) == Gate()
+    with pytest.raises(ValueError, match="no gate 'sequentail'; the nearest known one is 'sequent"):
+        config.gate(0.9, 0.1, "sequentail")
 
 
 def test_a_model_may_be_a_python_name(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def loop(
     ] = 0.0,
     gate: Annotated[
         str | None,
-        typer.Option(help="fixed asks every held-out query, sequential until it is sure."),
+        typer.Option(help="Gate: fixed (all held-out queries) or sequential (until it is sure)."),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the loop's state and decisions.")
