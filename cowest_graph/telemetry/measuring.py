@@ -13,7 +13,7 @@ from opentelemetry.metrics import Meter
 from opentelemetry.trace import Span
 
 from cowest_graph.telemetry import attributes as named
-from cowest_graph.telemetry.switch import Priced
+from cowest_graph.telemetry.observers import Priced
 from cowest_graph.traces import Trace
 
 _SECONDS = [0.01 * 2**n for n in range(14)]  # the conventions' bounds

@@ -28,7 +28,7 @@ from cowest_graph.masking import masked_error
 from cowest_graph.telemetry import attributes as named
 from cowest_graph.telemetry.listening import Listener
 from cowest_graph.telemetry.measuring import Measures
-from cowest_graph.telemetry.switch import Function, Priced
+from cowest_graph.telemetry.observers import Function, Priced
 from cowest_graph.traces import Trace
 
 log = logging.getLogger(__name__)

@@ -5,46 +5,13 @@ Knows that there may be an observer. Imports nothing of OpenTelemetry unless it 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from langchain_core.runnables import Runnable
+from cowest_graph.telemetry.observers import Function, Observer, Priced
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Trace
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Priced(Protocol):
-    """Dollars of a call (see `benchmark.scoreboard.Price`)."""
-
-    def dollars(self, read: float, wrote: float, cached: float = 0) -> float:
-        """Of so many tokens."""
-
-
-class Observer(Protocol):
-    """What sees a process's passes and calls."""
-
-    def call(
-        self, chain: Runnable[Any, Any], role: str, state: Mapping[str, Any]
-    ) -> Runnable[Any, Any]:
-        """The chain of one call, from a state to the update with its record, watched."""
-
-    def passing(self, parts: Iterator[Any], name: str, config: Any) -> Iterator[Any]:
-        """What one pass of a graph streams; calls within are seen as its own."""
-
-    def passing_async(
-        self, parts: AsyncIterator[Any], name: str, config: Any
-    ) -> AsyncIterator[Any]:
-        """The same, async."""
-
-    def recorded(self, trace: Trace, before: Trace | None = None) -> None:
-        """What a pass came to."""
-
-    def carried(self, function: Function) -> Function:
-        """The function, for another thread, where it is seen as a part of what goes on here."""
-
 
 _observer: Observer | None = None
 

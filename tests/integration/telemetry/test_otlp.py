@@ -1,4 +1,4 @@
-"""Spans and metrics as a real collector gets them: OpenTelemetry's SDK and exporter, over a socket."""
+"""Spans and metrics as a collector gets them, from OpenTelemetry's SDK and exporter by a socket."""
 
 import asyncio
 from collections.abc import Iterator

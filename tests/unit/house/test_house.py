@@ -88,6 +88,7 @@ PUBLIC = {
     "cowest_graph.benchmark.ledger",
     "cowest_graph.benchmark.scoreboard",
     "cowest_graph.domains.retrieval",
+    "cowest_graph.telemetry.langsmith",
     "cowest_graph.testing.asking",
     "cowest_graph.testing.instruments",
     "cowest_graph.testing.worlds",

@@ -327,7 +327,7 @@ def test_nothing_is_told_and_nothing_imported_unless_it_is_switched_on() -> None
         "from cowest_graph import create_collaboration; from cowest_graph.testing import "
         "ScriptedModel; import sys; create_collaboration(ScriptedModel(['a']), "
         "ScriptedModel(['b'])).compile().invoke({'query': 'x'});"
-        "print([m for m in sys.modules if m.startswith('cowest_graph.telemetry.')])"
+        "print(sorted(m for m in sys.modules if m.startswith('cowest_graph.telemetry.')))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],
@@ -336,4 +336,5 @@ def test_nothing_is_told_and_nothing_imported_unless_it_is_switched_on() -> None
         check=True,
         cwd=Path(__file__).parents[3],
     )
-    assert ran.stdout.strip() == "['cowest_graph.telemetry.switch']"
+    told = ["cowest_graph.telemetry.observers", "cowest_graph.telemetry.switch"]
+    assert ran.stdout.strip() == str(told)
