@@ -28,6 +28,9 @@ from cowest_graph.threads import in_threads
 
 log = logging.getLogger(__name__)
 
+CALL = "cowest_call"
+"""The metadata key of a journalled call: its trace's key and its slot."""
+
 Part = dict[str, Any]
 """A finished call as it is journalled: {"text" or "score", "calls"}."""
 
@@ -185,7 +188,10 @@ def _call(
         def end(result: Any) -> dict[str, Any]:
             return note(result, time.perf_counter() - started)
 
-        timed: Runnable[Any, dict[str, Any]] = chain | in_place(end)
+        made = chain
+        if journal is not None:  # a model may want to know whose call it is (see `batching`)
+            made = chain.with_config(metadata={CALL: f"{state['key']}/{slot(state, key)}"})
+        timed: Runnable[Any, dict[str, Any]] = made | in_place(end)
         if (watching := observer()) is not None:
             timed = watching.call(timed, role, state)
         return timed if journal is None else timed | in_threads(_keeping(journal, state, key))
@@ -224,6 +230,7 @@ def noted(key: str, role: str) -> _Note:
             if usage
             else None,
             fingerprint=about.get("system_fingerprint"),
+            service_tier=about.get("service_tier"),
             seconds=seconds,
             finish_reason=about.get("finish_reason"),
         )
@@ -239,6 +246,8 @@ def _scored(key: str) -> _Note:
             model=said.get("model"),
             input_tokens=said.get("input_tokens"),
             output_tokens=said.get("output_tokens"),
+            cached_tokens=said.get("cached_tokens"),
+            service_tier=said.get("service_tier"),
             seconds=seconds,
             failure=said.get("failure"),
             error=said.get("comment") if said.get("failure") else None,

@@ -52,6 +52,7 @@ class Price:
         input, output: of the tokens that are read and written.
         cached: of those among the read that the endpoint had in its prefix cache; None where they
             cost what the others do.
+        batch: the share of the price that calls of a batch API cost.
 
     >>> Price(2.0, 8.0, cached=0.5).dollars(1_000_000, 0, cached=500_000)
     1.25
@@ -60,11 +61,15 @@ class Price:
     input: float
     output: float
     cached: float | None = None
+    batch: float = 0.5
 
-    def dollars(self, read: float, wrote: float, cached: float = 0) -> float:
+    def dollars(
+        self, read: float, wrote: float, cached: float = 0, *, batched: bool = False
+    ) -> float:
         """Of so many tokens, of which some of the read were cached."""
         rebate = 0.0 if self.cached is None else cached * (self.input - self.cached)
-        return (read * self.input + wrote * self.output - rebate) / 1e6
+        whole = (read * self.input + wrote * self.output - rebate) / 1e6
+        return whole * self.batch if batched else whole
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,7 @@ def cost(bills: Sequence[Sequence[CallRecord]], prices: Mapping[str, Price]) -> 
         tokens=tokens,
         cached=cached,
         seconds=sum(known) / count if len(known) == len(seconds) else None,
-        dollars=_dollars(tokens, cached, prices),
+        dollars=_dollars(used, prices, count),
     )
 
 
@@ -242,17 +247,22 @@ def _tokens(calls: Sequence[CallRecord], count: int) -> tuple[float, float] | No
 
 
 def _dollars(
-    tokens: Mapping[str, tuple[float, float] | None],
-    cached: Mapping[str, float],
-    prices: Mapping[str, Price],
+    used: Mapping[str, Sequence[CallRecord]], prices: Mapping[str, Price], count: int
 ) -> float | None:
-    if not prices or any(tokens[role] is None for role in tokens if role in prices):
+    priced = [
+        (prices[role], call) for role, calls in used.items() if role in prices for call in calls
+    ]
+    told = [_price_of(call, price) for price, call in priced]
+    known = [dollars for dollars in told if dollars is not None]
+    return sum(known) / count if prices and len(known) == len(told) else None
+
+
+def _price_of(call: CallRecord, price: Price) -> float | None:
+    read, wrote = call.get("input_tokens"), call.get("output_tokens")
+    if read is None or wrote is None:
         return None
-    total = 0.0
-    for role, price in prices.items():
-        read, wrote = tokens.get(role) or (0.0, 0.0)
-        total += price.dollars(read, wrote, cached.get(role, 0.0))
-    return total
+    batched = call.get("service_tier") == "batch"
+    return price.dollars(read, wrote, call.get("cached_tokens") or 0, batched=batched)
 
 
 def _score(metric: str) -> Callable[[Outcome], float]:

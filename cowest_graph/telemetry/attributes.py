@@ -22,6 +22,7 @@ RESPONSE_MODEL, FINISH = "gen_ai.response.model", "gen_ai.response.finish_reason
 READ, WROTE = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 CACHED, TOKEN_TYPE = "gen_ai.usage.cache_read.input_tokens", "gen_ai.token.type"
 FINGERPRINT = "openai.response.system_fingerprint"
+TIER = "openai.response.service_tier"
 INPUT_MESSAGES, OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
 SCORE, CONVERSATION = "gen_ai.evaluation.score.value", "gen_ai.conversation.id"
 ERROR = "error.type"
@@ -99,6 +100,7 @@ def of_record(record: Mapping[str, Any]) -> Attributes:
             WROTE: record.get("output_tokens"),
             CACHED: record.get("cached_tokens"),
             FINGERPRINT: record.get("fingerprint"),
+            TIER: record.get("service_tier"),
             FINISH: None if finish is None else [str(finish)],
             FAILURE: record.get("failure"),
             ERROR: record.get("failure"),
@@ -120,6 +122,7 @@ def of_reply(result: LLMResult) -> Attributes:
         "output_tokens": usage["output_tokens"] if usage else None,
         "cached_tokens": details.get("cache_read"),
         "fingerprint": about.get("system_fingerprint"),
+        "service_tier": about.get("service_tier"),
         "finish_reason": about.get("finish_reason"),
     }
     return of_record(record)

@@ -77,7 +77,9 @@ class Measures:
         price = self._prices.get(_PAYER.get(role, "strong"))
         if price is not None and None not in used.values():
             read, wrote, cached = used["input"], used["output"], told.get(named.CACHED) or 0
-            self._dollars.add(price.dollars(read or 0, wrote or 0, cached), few, within)
+            batched = told.get(named.TIER) == "batch"
+            dollars = price.dollars(read or 0, wrote or 0, cached, batched=batched)
+            self._dollars.add(dollars, few, within)
 
     def gains(self, trace: Trace, before: Trace | None) -> None:
         """What the drafts of a trace were worth, but for those whose gain was known before."""

@@ -19,7 +19,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Priced(Protocol):
     """Dollars of a call (see `benchmark.scoreboard.Price`)."""
 
-    def dollars(self, read: float, wrote: float, cached: float = 0) -> float:
+    def dollars(
+        self, read: float, wrote: float, cached: float = 0, *, batched: bool = False
+    ) -> float:
         """Of so many tokens."""
 
 

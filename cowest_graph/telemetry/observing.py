@@ -108,7 +108,8 @@ class Observing:
 
     def _failed(self, span: Span, error: BaseException) -> named.Attributes:
         """What is told of an error: its kind and class; its words may be a text's."""
-        if isinstance(error, GraphBubbleUp | GeneratorExit):  # no failure: it waits, or was left
+        waits = isinstance(error, GraphBubbleUp | GeneratorExit) or getattr(error, "waits", False)
+        if waits:  # no failure: it goes on later, or was left
             return {}
         cancelled = isinstance(error, asyncio.CancelledError)
         kind = "cancelled" if cancelled else failure_kind(error)

@@ -38,6 +38,7 @@ ROOMS = {
     "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies shadows "
     "state telemetry threads traces",
     "cowest_graph.apps": "calls conversation evaluators graph masking prompts traces",
+    "cowest_graph.batching": "calls collecting files masking",
     "cowest_graph.domains": "evaluators metrics prompts state",
     "cowest_graph.baselines": "calls domains evaluators failures graph prompts state",
     "cowest_graph.benchmark": "domains evaluators failures masking metrics prompts replies state",
