@@ -54,8 +54,8 @@ class Book:
 
     >>> book = Book(":memory:")
     >>> book.want("a", "gpt", {"messages": []})
-    >>> [part.id == "a" for part in [*book.pending("gpt")][:1]], book.reply("a")
-    ([True], None)
+    >>> book.waiting(), [len([*book.bodies(each.id)]) for each in book.pending("gpt")]
+    (1, [1])
 
     Args:
         path: the file; made when there is none. ":memory:" for none.

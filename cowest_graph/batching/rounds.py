@@ -23,6 +23,7 @@ TAG = "cowest_submission"
 """The key of a batch's metadata under which the endpoint keeps our id of it."""
 
 _ENDED = {"completed", "failed", "expired", "cancelled"}
+_UNKNOWN = (404, 405, 501)  # what endpoints say to an address that they do not have
 _SLACK = 3600.0  # seconds by which clocks may differ, here and at the endpoint
 _OTHERWISE = {
     "expired": (408, "the batch expired before it was answered"),
@@ -107,13 +108,16 @@ def _bought(book: Book, submission: Submission, client: Any) -> Any:
     """The endpoint's batch; bought now where it was not."""
     if submission.batch is not None:
         return client.batches.retrieve(submission.batch)
-    from openai import NotFoundError
+    from openai import APIStatusError
 
     try:
         batch = _found(client, submission) or _made(book, submission, client)
-    except NotFoundError as error:
+    except APIStatusError as error:
+        if error.status_code not in _UNKNOWN:
+            raise
         raise RuntimeError(
-            f"the endpoint {client.base_url} takes no batches (404); collect without --batch"
+            f"the endpoint {client.base_url} takes no batches (status {error.status_code}); "
+            "collect without --batch"
         ) from error
     book.bought(submission.id, batch.id)
     return batch
