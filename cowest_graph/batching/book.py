@@ -30,6 +30,14 @@ CREATE TABLE IF NOT EXISTS submissions (
     id TEXT PRIMARY KEY, lane TEXT NOT NULL, batch TEXT, begun REAL NOT NULL
 );
 """
+_REPLIED = "UPDATE requests SET reply = ? WHERE id = ? AND submission = ?"
+_FAILED = (
+    "UPDATE requests SET status = ?, failure = ? WHERE id = ? AND submission = ? AND reply IS NULL"
+)
+_LEFT = (
+    "UPDATE requests SET status = ?, failure = ? WHERE submission = ? AND reply IS NULL AND "
+    "failure IS NULL"
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class Book:
 
     def want(self, key: str, lane: str, body: Mapping[str, Any]) -> None:
         """Put down a request; one that is there already stays as it is."""
-        row = (key, lane, json.dumps(body, ensure_ascii=False))
+        row = (key, lane, _json(body))
         with self._lock, self._database:
             self._database.execute(
                 "INSERT OR IGNORE INTO requests (id, lane, body) VALUES (?, ?, ?)", row
@@ -159,19 +167,16 @@ class Book:
                 "submission IS NULL AND reply IS NULL AND failure IS NULL ORDER BY rowid",
                 (lane,),
             ).fetchall()
-            found = []
-            for keys in _portions(rows, most, size):
-                made = Submission(uuid.uuid4().hex, lane, None, time.time())
-                self._database.execute(
-                    "INSERT INTO submissions VALUES (?, ?, ?, ?)",
-                    (made.id, made.lane, made.batch, made.begun),
-                )
-                self._database.executemany(
-                    "UPDATE requests SET submission = ? WHERE id = ?",
-                    [(made.id, key) for key in keys],
-                )
-                found.append(made)
-        return found
+            return [self._put_down(lane, keys) for keys in _portions(rows, most, size)]
+
+    def _put_down(self, lane: str, keys: Sequence[str]) -> Submission:
+        made = Submission(uuid.uuid4().hex, lane, None, time.time())
+        row = (made.id, made.lane, made.batch, made.begun)
+        self._database.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", row)
+        self._database.executemany(
+            "UPDATE requests SET submission = ? WHERE id = ?", [(made.id, key) for key in keys]
+        )
+        return made
 
     def open(self) -> list[Submission]:
         """The batches that were not read back yet."""
@@ -213,30 +218,21 @@ class Book:
             failures: by request: status and words.
             otherwise: what is said of requests that came back in neither.
         """
-        kept = [
-            (json.dumps(masked_data(dict(reply)), ensure_ascii=False), key, submission)
-            for key, reply in replies.items()
-        ]
-        failed = [(status, told, key, submission) for key, (status, told) in failures.items()]
+        kept = [(_json(masked_data(dict(each))), key, submission) for key, each in replies.items()]
+        failed = [(*failure, key, submission) for key, failure in failures.items()]
         with self._lock, self._database:
-            self._database.executemany(
-                "UPDATE requests SET reply = ? WHERE id = ? AND submission = ?", kept
-            )
-            self._database.executemany(
-                "UPDATE requests SET status = ?, failure = ? WHERE id = ? AND submission = ? "
-                "AND reply IS NULL",
-                failed,
-            )
-            self._database.execute(
-                "UPDATE requests SET status = ?, failure = ? WHERE submission = ? AND "
-                "reply IS NULL AND failure IS NULL",
-                (*otherwise, submission),
-            )
+            self._database.executemany(_REPLIED, kept)
+            self._database.executemany(_FAILED, failed)
+            self._database.execute(_LEFT, (*otherwise, submission))
             self._database.execute("DELETE FROM submissions WHERE id = ?", (submission,))
 
     def _one(self, question: str, *given: Any) -> Any:
         with self._lock:
             return self._database.execute(question, given).fetchone()
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False)
 
 
 def _portions(rows: Sequence[tuple[str, int]], most: int, size: int) -> Iterator[list[str]]:

@@ -91,10 +91,7 @@ def _buy(book: Book, every: float, say: Say, sleep: Callable[[float], None]) -> 
                     "collect with that model again, or remove the file"
                 )
             batch = _bought(book, submission, client)
-            done = batch.request_counts
-            state = batch.status
-            if done is not None:
-                state += f", {done.completed + done.failed} of {done.total} requests"
+            state = _state(batch)
             if told.get(submission.id) != state:
                 told[submission.id] = state
                 say(f"batch {batch.id}: {state}")
@@ -102,6 +99,13 @@ def _buy(book: Book, every: float, say: Say, sleep: Callable[[float], None]) -> 
                 _read_back(book, submission, client, batch)
         if book.open():
             sleep(every)
+
+
+def _state(batch: Any) -> str:
+    done = batch.request_counts
+    if done is None:
+        return str(batch.status)
+    return f"{batch.status}, {done.completed + done.failed} of {done.total} requests"
 
 
 def _bought(book: Book, submission: Submission, client: Any) -> Any:

@@ -151,7 +151,6 @@ def of_trace(trace: Trace) -> Attributes:
     """What a pass came to: its gain where there was one attempt, and the gains where several."""
     gains = [a.gain for a in trace.attempts if a.gain is not None]
     only = trace.attempts[0] if len(trace.attempts) == 1 else None
-    route = trace.route
     return kept(
         {
             KEY: trace.key,
@@ -161,8 +160,8 @@ def of_trace(trace: Trace) -> Attributes:
             "cowest.kind": trace.kind,
             "cowest.run_id": trace.run_id,
             "cowest.style": trace.style,
-            "cowest.route": None if route is None else route.way,
-            "cowest.router": None if route is None else route.router,
+            "cowest.route": getattr(trace.route, "way", None),
+            "cowest.router": getattr(trace.route, "router", None),
             "cowest.solo_score": trace.solo_score,
             "cowest.score": None if only is None else only.score,
             "cowest.gain": None if only is None else only.gain,

@@ -67,16 +67,15 @@ class Listener(BaseCallbackHandler):
             self._own, self.asked, span = run_id, asked, self._span
             span.update_name(name)
         else:
-            span = self._tracer.start_span(
-                name,
-                trace.set_span_in_context(self._span),
-                SpanKind.CLIENT,
-                attributes=self._given,
-            )
+            span = self._child(name)
             self._runs[run_id] = (span, {**self._given, **asked}, time.perf_counter())
         span.set_attributes(asked)
         if self._content and messages:
             span.set_attribute(named.INPUT_MESSAGES, named.messages(messages[0]))
+
+    def _child(self, name: str) -> Span:
+        within = trace.set_span_in_context(self._span)
+        return self._tracer.start_span(name, within, SpanKind.CLIENT, attributes=self._given)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """It answered."""

@@ -44,18 +44,13 @@ class Measures:
             "Number of input and output tokens used.",
             explicit_bucket_boundaries_advisory=_TOKENS,
         )
+        said = "Score of the collaboration less that of the strong model alone."
         self._gains = meter.create_histogram(
-            "cowest.gain",
-            "1",
-            "Score of the collaboration less that of the strong model alone.",
-            explicit_bucket_boundaries_advisory=_GAINS,
+            "cowest.gain", "1", said, explicit_bucket_boundaries_advisory=_GAINS
         )
-        self._rescues = meter.create_counter(
-            "cowest.rescues", "{answer}", "Answers that a draft made better."
-        )
-        self._harms = meter.create_counter(
-            "cowest.harms", "{answer}", "Answers that a draft made worse."
-        )
+        better, worse = ("Answers that a draft made better.", "Answers that a draft made worse.")
+        self._rescues = meter.create_counter("cowest.rescues", "{answer}", better)
+        self._harms = meter.create_counter("cowest.harms", "{answer}", worse)
         self._dollars = meter.create_counter("cowest.cost", "{USD}", "Dollars of calls.")
 
     def call(self, told: Mapping[str, Any], seconds: float, span: Span) -> None:
