@@ -30,6 +30,14 @@ Place = tuple[int, str]
 """A seed and a query's key: where two methods are compared."""
 
 ROLES = ("weak", "strong", "judge")
+PAYERS = {
+    "draft": "weak",
+    "shadow": "weak",
+    "solo": "strong",
+    "refine": "strong",
+    "evaluate": "judge",
+}
+"""On whose account a trace's calls are."""
 
 
 @dataclass(frozen=True)
