@@ -13,12 +13,18 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
+from langgraph.errors import GraphBubbleUp
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from cowest_graph.failures import failure_kind
 from cowest_graph.telemetry import attributes as named
 from cowest_graph.telemetry.measuring import Measures
+
+
+def goes_on(error: BaseException) -> bool:
+    """Whether it is no failure: a run that waits for somebody or for a batch, or that was left."""
+    return isinstance(error, GraphBubbleUp | GeneratorExit) or getattr(error, "waits", False)
 
 
 class Listener(BaseCallbackHandler):
@@ -96,6 +102,8 @@ class Listener(BaseCallbackHandler):
         if run_id not in self._runs:
             return
         span, known, started = self._runs.pop(run_id)
+        if goes_on(error):
+            return span.end()
         kind = failure_kind(error)
         found = {named.ERROR: type(error).__qualname__, named.FAILURE: kind}
         span.set_attributes(found)

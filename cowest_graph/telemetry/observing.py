@@ -18,7 +18,6 @@ from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
-from langgraph.errors import GraphBubbleUp
 from opentelemetry import context as contexts
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
@@ -26,7 +25,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
 from cowest_graph.failures import failure_kind
 from cowest_graph.masking import masked_error
 from cowest_graph.telemetry import attributes as named
-from cowest_graph.telemetry.listening import Listener
+from cowest_graph.telemetry.listening import Listener, goes_on
 from cowest_graph.telemetry.measuring import Measures
 from cowest_graph.telemetry.observers import Function, Priced
 from cowest_graph.traces import Trace
@@ -63,7 +62,7 @@ class Observing:
         self, role: str, state: Mapping[str, Any]
     ) -> Iterator[tuple[Listener, Callable[[Any], None]]]:
         """The span of one call; a handler to listen with, and what takes the call's update."""
-        judged, started = role == "evaluate", time.perf_counter()
+        made, judged, started = True, role == "evaluate", time.perf_counter()
         given = named.of_state(role, state)
         kind = SpanKind.INTERNAL if judged else SpanKind.CLIENT
         given |= {} if judged else {named.OPERATION: "chat"}
@@ -87,11 +86,12 @@ class Observing:
             with use_span(span, record_exception=False, set_status_on_exception=False):
                 yield listener, done
         except BaseException as error:
+            made = not goes_on(error)
             told.update(self._failed(span, error))
             raise
         finally:
             span.end()
-            if not judged:
+            if made and not judged:
                 seconds = time.perf_counter() - started
                 self._measures.call({**told, **listener.asked}, seconds, span)
 
@@ -108,8 +108,7 @@ class Observing:
 
     def _failed(self, span: Span, error: BaseException) -> named.Attributes:
         """What is told of an error: its kind and class; its words may be a text's."""
-        waits = isinstance(error, GraphBubbleUp | GeneratorExit) or getattr(error, "waits", False)
-        if waits:  # no failure: it goes on later, or was left
+        if goes_on(error):
             return {}
         cancelled = isinstance(error, asyncio.CancelledError)
         kind = "cancelled" if cancelled else failure_kind(error)

@@ -277,6 +277,23 @@ def test_an_interrupt_is_no_failure(seen: Seen) -> None:
     assert {span.status.status_code for span in seen.spans} == {StatusCode.UNSET}
 
 
+def test_a_call_that_waits_for_its_batch_is_no_failure_and_no_call(seen: Seen) -> None:
+    from langchain_openai import ChatOpenAI
+    from pydantic import SecretStr
+
+    from cowest_graph.batching import Book, batched
+
+    endpoint = ChatOpenAI(model="large", base_url="http://x.test/v1", api_key=SecretStr("none"))
+    with TraceStore(":memory:") as traces, Book(":memory:") as book:
+        made: dict[str, Any] = {"evaluator": metric(exact_match), "traces": traces}
+        create_collector(weak(), batched(endpoint, book), **made).compile().invoke(QUERY)
+        assert book.waiting() == 6
+    assert len(seen.by(role="refine")) == 5
+    assert {span.status.status_code for span in seen.spans} == {StatusCode.UNSET}
+    told = seen.metrics()["gen_ai.client.operation.duration"]
+    assert {point.attributes["cowest.role"] for point in told} == {"draft"}
+
+
 @pytest.mark.parametrize("content", [False, True])
 def test_texts_are_in_spans_where_they_are_asked_for_and_secrets_never(
     seen: Seen, content: bool
