@@ -78,6 +78,7 @@ class Book:
         self._lock = threading.Lock()
         self._database = sqlite3.connect(self.path, check_same_thread=False, timeout=60)
         self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute("PRAGMA secure_delete=ON")  # what is forgotten leaves no byte
         self._database.executescript(_TABLES)
 
     def __enter__(self) -> Book:

@@ -240,10 +240,13 @@ def test_a_line_separator_within_a_text_ends_no_line(tmp_path: Path) -> None:
 def test_the_book_is_its_owner_s_alone_and_holds_nothing_of_a_whole_collection(
     tmp_path: Path,
 ) -> None:
-    collected(Batches(), tmp_path)
-    file = tmp_path / "book.db"
+    file, batches = tmp_path / "book.db", Batches()
+    with pytest.raises(Crash):
+        collected(batches, tmp_path, crash=(4, "before"))  # bought, and not looked at
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert b"vitamin" not in file.read_bytes()
+    collected(batches, tmp_path)
+    assert b"chat.completion" not in file.read_bytes()
 
 
 def test_two_collections_do_not_buy_with_one_book(tmp_path: Path) -> None:
