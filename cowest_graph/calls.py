@@ -23,9 +23,13 @@ from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
 from cowest_graph.replies import as_message
 from cowest_graph.state import CallRecord
+from cowest_graph.telemetry import observer
 from cowest_graph.threads import in_threads
 
 log = logging.getLogger(__name__)
+
+CALL = "cowest_call"
+"""The metadata key of a journalled call: its trace's key and its slot."""
 
 Part = dict[str, Any]
 """A finished call as it is journalled: {"text" or "score", "calls"}."""
@@ -50,7 +54,7 @@ def model_call(
         journal: where to keep the result; the state then holds `key`, perhaps `index`, and what an
             earlier run `finished`.
     """
-    return _call(chain, key, noted(key, role), journal)
+    return _call(chain, key, noted(key, role), role, journal)
 
 
 def evaluation_call(
@@ -66,7 +70,7 @@ def evaluation_call(
         asked = state["asked"]
         return keywords(asked["query"], state[of], asked.get("reference"))
 
-    return _call(in_place(given) | evaluator, key, _scored(key), journal)
+    return _call(in_place(given) | evaluator, key, _scored(key), "evaluate", journal)
 
 
 def in_place(function: Callable[[Any], Any]) -> Runnable[Any, Any]:
@@ -171,7 +175,7 @@ _Note = Callable[[Any, float], dict[str, Any]]  # a result and its seconds as th
 
 
 def _call(
-    chain: Runnable[Any, Any], key: str, note: _Note, journal: Journal | None
+    chain: Runnable[Any, Any], key: str, note: _Note, role: str, journal: Journal | None
 ) -> Runnable[Any, dict[str, Any]]:
     """The chain, timed and noted; where an earlier run finished the call, its result instead."""
 
@@ -184,9 +188,13 @@ def _call(
         def end(result: Any) -> dict[str, Any]:
             return note(result, time.perf_counter() - started)
 
-        if journal is None:
-            return chain | in_place(end)
-        return chain | in_place(end) | in_threads(_keeping(journal, state, key))
+        made = chain
+        if journal is not None:  # a model may want to know whose call it is (see `batching`)
+            made = chain.with_config(metadata={CALL: f"{state['key']}/{slot(state, key)}"})
+        timed: Runnable[Any, dict[str, Any]] = made | in_place(end)
+        if (watching := observer()) is not None:
+            timed = watching.call(timed, role, state)
+        return timed if journal is None else timed | in_threads(_keeping(journal, state, key))
 
     return in_place(begin)
 
@@ -222,6 +230,7 @@ def noted(key: str, role: str) -> _Note:
             if usage
             else None,
             fingerprint=about.get("system_fingerprint"),
+            service_tier=about.get("service_tier"),
             seconds=seconds,
             finish_reason=about.get("finish_reason"),
         )
@@ -237,6 +246,8 @@ def _scored(key: str) -> _Note:
             model=said.get("model"),
             input_tokens=said.get("input_tokens"),
             output_tokens=said.get("output_tokens"),
+            cached_tokens=said.get("cached_tokens"),
+            service_tier=said.get("service_tier"),
             seconds=seconds,
             failure=said.get("failure"),
             error=said.get("comment") if said.get("failure") else None,

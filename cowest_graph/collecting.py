@@ -182,4 +182,5 @@ def _named(row: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _answered(trace: Trace) -> bool:
-    return trace.solo is not None or any(a.answer is not None for a in trace.attempts)
+    waits = any(call.failure == "in_batch" for call in trace.failures)
+    return waits or trace.solo is not None or any(a.answer is not None for a in trace.attempts)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableBranch, RunnableLambda, RunnablePassthrough
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -35,6 +36,8 @@ class Evaluation(TypedDict, total=False):
     model: str | None
     input_tokens: int | None
     output_tokens: int | None
+    cached_tokens: int | None
+    service_tier: str | None
 
 
 Evaluator: TypeAlias = Runnable[Any, Any] | Callable[..., Any]
@@ -258,7 +261,16 @@ def _judged(facts: dict[str, Any]) -> Evaluation:
         model=replies[-1].response_metadata.get("model_name"),
         input_tokens=sum(u["input_tokens"] for u in usage) if counted else None,
         output_tokens=sum(u["output_tokens"] for u in usage) if counted else None,
+        cached_tokens=_cached(usage) if counted else None,
+        service_tier=replies[-1].response_metadata.get("service_tier"),
     )
+
+
+def _cached(usage: Sequence[UsageMetadata]) -> int | None:
+    """Of the tokens read, those of a prefix cache; None where the endpoint tells of none."""
+    told = [(each.get("input_token_details") or {}).get("cache_read") for each in usage]
+    known = [number for number in told if number is not None]
+    return sum(known) if known else None
 
 
 def model_name(model: Any) -> str | None:

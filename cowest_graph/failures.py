@@ -20,6 +20,7 @@ class NotStored(Exception):
 _BY_NAME = (
     ("NotStored", "store"),
     ("EmptyReply", "empty"),
+    ("InBatch", "in_batch"),
     ("Timeout", "timeout"),
     ("APIConnectionError", "connection"),
     ("ConnectError", "connection"),
@@ -40,8 +41,8 @@ def failure_kind(error: BaseException) -> str:
     Returns:
         auth (401, 403), not_found (404), rate_limit (429), bad_request (other 4xx), server_error
         (5xx), timeout, connection, truncated (a reply that broke off), garbled (a reply that is no
-        reply), empty (a reply without any text), store (what
-        was paid for could not be stored), or else the exception's class name.
+        reply), empty (a reply without any text), in_batch (asked in a batch that has not come
+        back), store (what was paid for could not be stored), or else the exception's class name.
 
     >>> failure_kind(TimeoutError())
     'timeout'

@@ -18,6 +18,7 @@ from cowest_graph.calls import failed_call
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
 from cowest_graph.state import Asked
+from cowest_graph.telemetry import carried
 from cowest_graph.traces import TraceStore
 from cowest_graph.traces.records import Call, Shadow, Trace
 
@@ -60,7 +61,7 @@ class Shadows:
             self._traces.offer(trace)
             name = f"cowest-shadow-{trace.key[:8]}"
             thread = threading.Thread(
-                target=self._follow, args=(trace, version, asked), name=name, daemon=True
+                target=carried(self._follow), args=(trace, version, asked), name=name, daemon=True
             )
             thread.start()
             _RUNNING.add(thread)
@@ -77,7 +78,7 @@ class Shadows:
             self._places.release()
 
     def _drafted(self, trace: Trace, version: str, asked: Asked) -> Trace:
-        state = {"asked": asked, "weak_version": version}
+        state = {"asked": asked, "weak_version": version, "key": trace.key}
         try:
             said = self._drafting.invoke(state, {"run_name": "shadow", "tags": ["cowest:shadow"]})
         except Exception as error:

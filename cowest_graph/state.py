@@ -32,6 +32,7 @@ class CallRecord(TypedDict, total=False):
     output_tokens: int | None
     cached_tokens: int | None
     fingerprint: str | None
+    service_tier: str | None
     seconds: float | None
     finish_reason: str | None
     failure: str | None  # its kind: rate_limit, timeout, server_error, unparsable, …

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cowest_graph.benchmark.scoreboard import Price
     from cowest_graph.graph import Collectors
     from cowest_graph.prompts import Prompts
-    from cowest_graph.traces import Trace, TraceStore
+    from cowest_graph.traces import Call, Trace, TraceStore
 
 _LOOKED_AT = 200  # newest traces that say what calls take
 _OUTPUT = {"draft": 100, "refine": 100, "solo": 100, "evaluate": 2}  # tokens, where none say it
@@ -34,6 +35,8 @@ class Calls:
         seconds: of all of them, one after the other; None where the store has no such call.
         measured: whether tokens are means of calls in the store, and no guess.
         dollars: None without a price.
+        cached_tokens: of the input, as many as the endpoint had in its prefix cache before; None
+            where it does not say.
     """
 
     role: str
@@ -43,11 +46,13 @@ class Calls:
     seconds: float | None
     measured: bool
     dollars: float | None
+    cached_tokens: int | None = None
 
     def __str__(self) -> str:
         dollars = "" if self.dollars is None else f", {self.dollars:.2f} dollars"
+        cached = "" if not self.cached_tokens else f" ({self.cached_tokens} of them cached)"
         return (
-            f"{self.role}: {self.calls} calls, some {self.input_tokens} tokens in and "
+            f"{self.role}: {self.calls} calls, some {self.input_tokens} tokens in{cached} and "
             f"{self.output_tokens} out{'' if self.measured else ' (a guess)'}{dollars}"
         )
 
@@ -67,6 +72,7 @@ def foreseen(
     *,
     judged: bool,
     prices: Mapping[str, Price],
+    batched: bool = False,
 ) -> list[Calls]:
     """The calls that these rows take.
 
@@ -76,7 +82,9 @@ def foreseen(
         store: whose newest traces say what calls take.
         judged: whether a model scores.
         prices: by role: weak, strong, judge.
+        batched: whether the strong model and the judge are asked in batches.
     """
+    prices = {role: _of_batches(role, price, batched) for role, price in prices.items()}
     drafts = collectors.num_drafts
     times = {"draft": drafts, "solo": 1, "refine": drafts, "evaluate": drafts + 1 if judged else 0}
     newest = store.query(newest_first=True, limit=_LOOKED_AT, domain=collectors.domain)
@@ -95,8 +103,9 @@ def _calls(
     if mean is None:
         return None
     read, wrote = (round(mean[name] * calls) for name in ("input_tokens", "output_tokens"))
-    dollars = _dollars(role, read, wrote, prices)
-    return Calls(role, calls, read, wrote, mean["seconds"] * calls, True, dollars)
+    cached = round(mean["cached_tokens"] * calls) if "cached_tokens" in mean else None
+    dollars = _dollars(role, read, wrote, prices, cached or 0)
+    return Calls(role, calls, read, wrote, mean["seconds"] * calls, True, dollars, cached)
 
 
 def _guessed(
@@ -107,24 +116,43 @@ def _guessed(
     return Calls(role, calls, read, wrote, None, False, _dollars(role, read, wrote, prices))
 
 
-def _dollars(role: str, read: int, wrote: int, prices: Mapping[str, Price]) -> float | None:
+def _of_batches(role: str, price: Price, batched: bool) -> Price:
+    """A role's price, where its calls come in batches; the weak model's never do."""
+    if not batched or role == "weak":
+        return price
+    cached = None if price.cached is None else price.cached * price.batch
+    read, wrote = price.input * price.batch, price.output * price.batch
+    return replace(price, input=read, output=wrote, cached=cached)
+
+
+def _dollars(
+    role: str, read: int, wrote: int, prices: Mapping[str, Price], cached: int = 0
+) -> float | None:
     price = prices.get(_PAYER[role])
-    return None if price is None else (read * price.input + wrote * price.output) / 1e6
+    return None if price is None else price.dollars(read, wrote, cached)
 
 
 def _means(traces: Iterable[Trace]) -> dict[str, dict[str, float]]:
     """What a call of each role took in these traces; only of roles with calls that tell all."""
-    found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    found: dict[str, list[Call]] = defaultdict(list)
     names = ("input_tokens", "output_tokens", "seconds")
     for trace in traces:
         for call in [*trace.calls, *(call for each in trace.attempts for call in each.calls)]:
             told = [getattr(call, name) for name in names]
             if None not in told and call.failure is None:
-                found[call.role].append(tuple(told))
+                found[call.role].append(call)
     return {
-        role: dict(zip(names, (sum(v) / len(v) for v in zip(*calls, strict=True)), strict=True))
+        role: {name: fmean(getattr(call, name) for call in calls) for name in names}
+        | _cached(calls)
         for role, calls in found.items()
     }
+
+
+def _cached(calls: Sequence[Call]) -> dict[str, float]:
+    """The mean of cached tokens, where the endpoint tells of them."""
+    if all(call.cached_tokens is None for call in calls):
+        return {}
+    return {"cached_tokens": fmean(call.cached_tokens or 0 for call in calls)}
 
 
 def _prompt_tokens(role: str, prompts: Prompts, rows: Sequence[Row]) -> int:

@@ -240,6 +240,8 @@ def _record(role: str, message: AIMessage, seconds: float) -> CallRecord:
         weak_version=message.response_metadata.get("weak_version"),
         input_tokens=usage["input_tokens"] if usage else None,
         output_tokens=usage["output_tokens"] if usage else None,
+        cached_tokens=(usage.get("input_token_details") or {}).get("cache_read") if usage else None,
+        service_tier=message.response_metadata.get("service_tier"),
         seconds=seconds,
     )
 

@@ -30,6 +30,14 @@ Place = tuple[int, str]
 """A seed and a query's key: where two methods are compared."""
 
 ROLES = ("weak", "strong", "judge")
+PAYERS = {
+    "draft": "weak",
+    "shadow": "weak",
+    "solo": "strong",
+    "refine": "strong",
+    "evaluate": "judge",
+}
+"""On whose account a trace's calls are."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,30 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars a million tokens."""
+    """Dollars a million tokens.
+
+    Args:
+        input, output: of the tokens that are read and written.
+        cached: of those among the read that the endpoint had in its prefix cache; None where they
+            cost what the others do.
+        batch: the share of the price that calls of a batch API cost.
+
+    >>> Price(2.0, 8.0, cached=0.5).dollars(1_000_000, 0, cached=500_000)
+    1.25
+    """
 
     input: float
     output: float
+    cached: float | None = None
+    batch: float = 0.5
+
+    def dollars(
+        self, read: float, wrote: float, cached: float = 0, *, batched: bool = False
+    ) -> float:
+        """Of so many tokens, of which some of the read were cached."""
+        rebate = 0.0 if self.cached is None else cached * (self.input - self.cached)
+        whole = (read * self.input + wrote * self.output - rebate) / 1e6
+        return whole * self.batch if batched else whole
 
 
 @dataclass(frozen=True)
@@ -58,6 +86,7 @@ class Cost:
 
     calls: Mapping[str, float]  # by role
     tokens: Mapping[str, tuple[float, float] | None]  # by role: read, written
+    cached: Mapping[str, float]  # by role: of the read, known to be in the endpoint's prefix cache
     seconds: float | None  # of its calls, one after the other
     dollars: float | None  # None without a price list, or without tokens
 
@@ -201,13 +230,19 @@ def cost(bills: Sequence[Sequence[CallRecord]], prices: Mapping[str, Price]) -> 
     by_role = {r: [c for bill in bills for c in bill if c.get("role") == r] for r in ROLES}
     used = {role: calls for role, calls in by_role.items() if calls}
     tokens = {role: _tokens(calls, count) for role, calls in used.items()}
+    cached = {
+        role: sum(call.get("cached_tokens") or 0 for call in calls) / count
+        for role, calls in used.items()
+        if any(call.get("cached_tokens") is not None for call in calls)
+    }
     seconds = [call.get("seconds") for bill in bills for call in bill]
     known = [s for s in seconds if s is not None]
     return Cost(
         calls={role: len(calls) / count for role, calls in used.items()},
         tokens=tokens,
+        cached=cached,
         seconds=sum(known) / count if len(known) == len(seconds) else None,
-        dollars=_dollars(tokens, prices),
+        dollars=_dollars(used, prices, count),
     )
 
 
@@ -220,15 +255,22 @@ def _tokens(calls: Sequence[CallRecord], count: int) -> tuple[float, float] | No
 
 
 def _dollars(
-    tokens: Mapping[str, tuple[float, float] | None], prices: Mapping[str, Price]
+    used: Mapping[str, Sequence[CallRecord]], prices: Mapping[str, Price], count: int
 ) -> float | None:
-    if not prices or any(tokens[role] is None for role in tokens if role in prices):
+    priced = [
+        (prices[role], call) for role, calls in used.items() if role in prices for call in calls
+    ]
+    told = [_price_of(call, price) for price, call in priced]
+    known = [dollars for dollars in told if dollars is not None]
+    return sum(known) / count if prices and len(known) == len(told) else None
+
+
+def _price_of(call: CallRecord, price: Price) -> float | None:
+    read, wrote = call.get("input_tokens"), call.get("output_tokens")
+    if read is None or wrote is None:
         return None
-    total = 0.0
-    for role, price in prices.items():
-        read, wrote = tokens.get(role) or (0.0, 0.0)
-        total += (read * price.input + wrote * price.output) / 1e6
-    return total
+    batched = call.get("service_tier") == "batch"
+    return price.dollars(read, wrote, call.get("cached_tokens") or 0, batched=batched)
 
 
 def _score(metric: str) -> Callable[[Outcome], float]:

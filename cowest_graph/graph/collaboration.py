@@ -52,6 +52,7 @@ from cowest_graph.state import (
     Given,
     Query,
 )
+from cowest_graph.telemetry import observer, recorded
 from cowest_graph.threads import in_threads
 from cowest_graph.traces import TraceStore
 
@@ -185,8 +186,11 @@ def _recording_answers(
     facts: Facts, traces: TraceStore | None, shadows: Shadows | None, shadow: str | None
 ) -> Chain:
     def record(state: State) -> Update:
+        if traces is None and observer() is not None:
+            recorded(facts.answered(state))
         if traces is not None:
             trace = facts.answered(state)
+            recorded(trace)
             candidate = shadow or getattr(facts.weak, "shadow", None)
             if shadows is None or candidate in (None, trace.attempts[0].weak_version):
                 traces.offer(trace)

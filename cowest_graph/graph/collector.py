@@ -45,6 +45,7 @@ from cowest_graph.state import (
     Query,
     TriedAttempt,
 )
+from cowest_graph.telemetry import recorded
 from cowest_graph.threads import in_threads
 from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
 
@@ -202,6 +203,7 @@ def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
             traces.record(trace)
         except (OSError, SQLAlchemyError) as error:
             raise NotStored(f"a trace could not be stored: {masked_error(error)}") from error
+        recorded(trace, known)
         return {"trace": trace.model_dump(mode="json"), "finished": {}}
 
     return in_threads(record)

@@ -14,6 +14,7 @@ from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from cowest_graph.graph.runs import begun
+from cowest_graph.telemetry import observer
 
 
 class CompiledCollaboration(CompiledStateGraph[Any, Any, Any, Any]):
@@ -27,12 +28,18 @@ class CompiledCollaboration(CompiledStateGraph[Any, Any, Any, Any]):
     def stream(self, input: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
         """As LangGraph's; what nodes `keep` until the run's end is ended with it."""
         with begun(config) as own:
-            yield from super().stream(input, own, **kwargs)
+            parts, watching = super().stream(input, own, **kwargs), observer()
+            if watching is not None:
+                parts = watching.passing(parts, self.get_name(), own)
+            yield from parts
 
     async def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """The same, async."""
         with begun(config) as own:
-            async for part in super().astream(input, own, **kwargs):
+            parts, watching = super().astream(input, own, **kwargs), observer()
+            if watching is not None:
+                parts = watching.passing_async(parts, self.get_name(), own)
+            async for part in parts:
                 yield part
 
     def pick(self, keys: str | list[str]) -> RunnableSerializable[Any, Any]:

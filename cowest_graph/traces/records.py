@@ -91,6 +91,8 @@ class Call(_Record):
     """Of the input, those that the endpoint had in its prefix cache."""
     fingerprint: _Text | None = None
     """What the endpoint says it runs (OpenAI's `system_fingerprint`)."""
+    service_tier: _Text | None = None
+    """How it served the call (OpenAI's word); `batch` where it came with a batch."""
     finish_reason: _Text | None = None
     failure: _Text | None = None
     """Its kind (rate_limit, timeout, unparsable, …); None when the call succeeded."""

@@ -26,6 +26,7 @@ from trainer.cli.verbs.demo import demo
 from trainer.cli.verbs.doctor import doctor
 from trainer.cli.verbs.loop import loop
 from trainer.cli.verbs.serve import serve_weak, studio
+from trainer.cli.verbs.telling import push_feedback, track
 from trainer.cli.verbs.train import dpo, push, sft
 
 app = typer.Typer(
@@ -115,6 +116,8 @@ for verb in (
 ):
     app.command()(verb)
 app.command("serve-weak")(serve_weak)
+app.command("push-feedback")(push_feedback)
+app.command()(track)
 train = typer.Typer(no_args_is_help=True, help="Train an adapter of the weak model.")
 train.command()(sft)
 train.command()(dpo)

@@ -269,4 +269,8 @@ def _tokens(cost: Mapping[str, Any], role: str) -> str:
     if role not in cost["calls"]:
         return "-"
     known = cost["tokens"][role]
-    return "unknown" if known is None else f"{known[0]:.0f}+{known[1]:.0f}"
+    if known is None:
+        return "unknown"
+    cached = (cost.get("cached") or {}).get(role)  # a report of an earlier release has none
+    told = f" ({cached:.0f} cached)" if cached else ""
+    return f"{known[0]:.0f}+{known[1]:.0f}{told}"

@@ -14,7 +14,7 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any
 
-from cowest_graph.benchmark.scoreboard import Price, cost
+from cowest_graph.benchmark.scoreboard import PAYERS, Price, cost
 from cowest_graph.traces import Attempt, Call, Trace, TraceStore
 
 PAGE = 50
@@ -145,6 +145,7 @@ def calls(trace: Trace) -> list[Call]:
 def bill(trace: Trace, prices: Mapping[str, Price]) -> dict[str, Any]:
     """What the trace took: calls, tokens where all are told, seconds, dollars with a price list."""
     made = [call.model_dump(exclude_none=True) for call in calls(trace)]
+    made = [{**call, "role": PAYERS.get(call["role"], call["role"])} for call in made]
     found = cost([made], prices)  # type: ignore[list-item]
     told = [pair for pair in found.tokens.values() if pair is not None]
     whole = len(told) == len(found.tokens) and bool(told)

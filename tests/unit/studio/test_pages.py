@@ -10,10 +10,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import DatabaseError
 
 from cowest_graph import Trace
+from cowest_graph.benchmark.scoreboard import Price
 from cowest_graph.traces import wrong_pairs
 from trainer.rows import preferences
 from trainer.studio import Source
-from trainer.studio.listing import PAGE, changes
+from trainer.studio.listing import PAGE, bill, changes
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -178,3 +179,16 @@ def test_a_store_that_fails_is_told_and_nothing_is_changed(
     assert answer.status_code == 503
     assert "nothing was changed" in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_the_bill_of_a_trace_is_by_who_is_paid_for_each_of_its_calls() -> None:
+    def call(role: str, **more: object) -> dict[str, object]:
+        return {"role": role, "input_tokens": 10, "output_tokens": 1, "seconds": 1.0, **more}
+
+    tried = [call("draft"), call("refine", service_tier="batch"), call("evaluate")]
+    trace = scored(calls=[call("solo", cached_tokens=10)], attempts=[{"index": 0, "calls": tried}])
+    prices = {"strong": Price(1e6, 1e6, cached=0.0), "judge": Price(0, 1e6)}
+    found = bill(trace, prices)
+    assert (found["read"], found["written"]) == (40, 4)
+    assert found["dollars"] == 1 + 11 / 2 + 1
+    assert bill(trace, {})["dollars"] is None

@@ -300,10 +300,12 @@ def read_prices(path: Path) -> dict[str, Price]:
         if role not in ROLES:
             raise ValueError(f"{path}: no role [{role}]; there are: {', '.join(ROLES)}")
         try:
-            found[role] = Price(float(price["input"]), float(price["output"]))
+            more = {key: float(price[key]) for key in ("cached", "batch") if key in price}
+            found[role] = Price(float(price["input"]), float(price["output"]), **more)
         except (KeyError, TypeError, ValueError):
             raise ValueError(
-                f"{path}: [{role}] needs input and output, in $ a million tokens"
+                f"{path}: [{role}] needs input and output, in $ a million tokens; cached (of what "
+                "a prefix cache had) and batch (the share that batches cost) may be there, too"
             ) from None
     return found
 

@@ -99,6 +99,12 @@ def collect(
     prices: Annotated[
         Path | None, typer.Option(help="TOML file of prices a million tokens, for --dry-run.")
     ] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Ask strong model and judge in OpenAI's batch API.")
+    ] = False,
+    poll: Annotated[
+        float, typer.Option(min=0.01, help="Seconds between two looks at a batch.")
+    ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Collect preference feedback; an interrupted collection is resumed."""
@@ -107,8 +113,8 @@ def collect(
     settings = settings_of(config, source.domain)
     queries = source.feedback(rows)[:limit]
     if dry_run:
-        return _foreseen(settings, queries, prices, as_json)
-    counts, failures, summary = _collected(settings, queries)
+        return _foreseen(settings, queries, prices, as_json, batch)
+    counts, failures, summary = _collected(settings, queries, poll if batch else None)
     if as_json:
         console.show_json({**counts, "store": summary.as_dict()})
     else:
@@ -118,7 +124,11 @@ def collect(
 
 
 def _foreseen(
-    settings: Config, queries: list[dict[str, Any]], prices: Path | None, as_json: bool
+    settings: Config,
+    queries: list[dict[str, Any]],
+    prices: Path | None,
+    as_json: bool,
+    batch: bool,
 ) -> None:
     """Print calls, tokens, price and time of what is missing."""
     from trainer.cli.verbs.bench import read_prices
@@ -128,13 +138,19 @@ def _foreseen(
     collectors, judged = settings.collectors(settings.weak_model()), settings.evaluator_kind
     with settings.store() as store:
         left = left_over(collectors, queries, store)
-        calls = foreseen(collectors, left, store, judged=judged == "judge", prices=known)
+        calls = foreseen(
+            collectors, left, store, judged=judged == "judge", prices=known, batched=batch
+        )
     if as_json:
         told = [asdict(each) for each in calls]
         return console.show_json({"queries": len(queries), "left": len(left), "calls": told})
     console.show(f"{len(left)} of {len(queries)} queries have no complete trace yet")
     for each in calls:
         console.show(str(each))
+    if batch:
+        return console.show(
+            "time: as long as the endpoint takes for its batches, a day at most each"
+        )
     at_once = settings.collect.max_concurrency
     seconds = [each.seconds for each in calls]
     if None in seconds:
@@ -145,14 +161,18 @@ def _foreseen(
 
 
 def _collected(
-    settings: Config, queries: list[dict[str, Any]]
+    settings: Config, queries: list[dict[str, Any]], every: float | None = None
 ) -> tuple[dict[str, int], Failures, Summary]:
     """Collect the queries; counts, failures, and what the store holds."""
     from cowest_graph.collecting import collect as collected
+    from trainer.cli.batches import run_in_batches
 
     with settings.store() as store, settings.live_weak() as weak, console.kept(_GOES_ON):
-        collector = settings.collectors(weak).collector(store)
-        run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
+        if every is not None:
+            run = run_in_batches(settings, weak, store, queries, every=every, say=console.note)
+        else:
+            collector = settings.collectors(weak).collector(store)
+            run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
         with closing(run) as outcomes:
             counts, failures = _follow(outcomes, len(queries))
         return counts, failures, store.summary()
