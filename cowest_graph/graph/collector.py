@@ -46,7 +46,7 @@ from cowest_graph.state import (
     TriedAttempt,
 )
 from cowest_graph.threads import in_threads
-from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
+from cowest_graph.traces import Attempt, Call, Trace, TraceStore
 
 _MAX_DRAFTS = 1000
 
@@ -137,7 +137,7 @@ def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
 
     def begin(state: State, config: RunnableConfig) -> Update:
         asked, version = facts.asked(state), version_of(facts.weak)
-        key = trace_key(**facts.of(asked, version))
+        key = traces.key_of(facts.of(asked, version))
         if whole(key) is None:
             _claim(traces, key, partial(whole, key), config)
         known = traces.get(key)

@@ -45,8 +45,12 @@ class Collectors:
         """The prompts, or those of the style."""
         return self.prompts or Prompts(draft_prompt(self.style))
 
-    def key(self, row: Mapping[str, Any]) -> str:
+    def key(self, row: Mapping[str, Any], traces: TraceStore | None = None) -> str:
         """The key of a row's trace, by the version in use.
+
+        Args:
+            row: as a collector takes it.
+            traces: the store that it is of, where that redacts.
 
         Raises:
             ValueError: for a row without a query, or with a field of another type.
@@ -61,7 +65,8 @@ class Collectors:
             self.num_drafts,
         )
         given = {**row, "messages": as_messages(row.get("messages") or [])}
-        return trace_key(**facts.of(facts.asked(given), version_of(self.weak)))
+        identity = facts.of(facts.asked(given), version_of(self.weak))
+        return trace_key(**identity) if traces is None else traces.key_of(identity)
 
     def collector(
         self,
