@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from cowest_graph.masking.detectors import Hook, redactor
@@ -68,9 +68,7 @@ class Redaction:
         # Outside of the handler: the hook's own error may well hold the text.
         raise NotRedacted(f"the redact hook {wrong}; what it was given is not written")
 
-    def data(
-        self, data: _Data, *, ours: Collection[str] = (), free: Collection[str] = ()
-    ) -> _Data:
+    def data(self, data: _Data, *, ours: Collection[str] = (), free: Collection[str] = ()) -> _Data:
         """Plain data (dicts, lists, texts, numbers) with every text redacted.
 
         Args:

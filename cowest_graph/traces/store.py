@@ -38,7 +38,7 @@ from cowest_graph.traces.exchange import (
     write_jsonl,
 )
 from cowest_graph.traces.feedback import Feedback, given, keep
-from cowest_graph.traces.privacy import Clean, Forgetting, Redacting
+from cowest_graph.traces.privacy import Clean, Forgetting
 from cowest_graph.traces.reading import Reading
 from cowest_graph.traces.records import Trace
 from cowest_graph.traces.spool import Spool
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _PROOF = 65536  # characters: a page that happens to have room is no proof
 
 
-class TraceStore(Redacting, Forgetting, Reading):
+class TraceStore(Forgetting, Reading):
     """Traces in SQLite or PostgreSQL, and the journal of those still in flight.
 
     Safe for several threads and processes: a call is one transaction, writers wait for each other

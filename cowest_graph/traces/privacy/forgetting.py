@@ -1,4 +1,4 @@
-"""Forgetting: all that a store holds of a person, a thread, a run; and what is older than it may be.
+"""Forgetting: all that a store holds of a person, a thread or a run, and what is older than it may.
 
 Knows a store's tables and the spools beside it. Knows no adapter: what it returns tells the texts
 by which `cowest forget` finds those that were trained on them.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -19,12 +18,12 @@ import sqlalchemy as sa
 from cowest_graph.traces.claims import CLAIMS
 from cowest_graph.traces.feedback import FEEDBACK
 from cowest_graph.traces.privacy.erasing import erase, secure
+from cowest_graph.traces.privacy.redacting import Redacting
 from cowest_graph.traces.privacy.spools import Meant, take_out
 from cowest_graph.traces.records import Kind
 from cowest_graph.traces.tables import JOURNAL, RUNS, TRACES
 
 if TYPE_CHECKING:
-    from cowest_graph.masking import Redaction
     from cowest_graph.traces.databases import Database
     from cowest_graph.traces.spool import Spool
 
@@ -83,17 +82,11 @@ class Pruned:
         )
 
 
-class Forgetting:
+class Forgetting(Redacting):
     """What a TraceStore can be told to forget."""
 
     _database: Database
     _spool: Spool
-    redaction: Redaction
-
-    if TYPE_CHECKING:  # of the store
-
-        def named(self, field: str, name: str) -> str: ...
-        def _transaction(self, *, writes: bool = False) -> AbstractContextManager[Any]: ...
 
     def forget(
         self,
@@ -215,7 +208,7 @@ class Forgetting:
         of = [RUNS.c[name].in_(forms) for name, forms in named.items() if name != "key"]
         if "key" in named:
             of.append(TRACES.c.key.in_(named["key"]))
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             if of:
                 found |= _traces(connection, *of)
             asked = queries.union(query for query, _ in found.values())
@@ -230,7 +223,7 @@ class Forgetting:
         """Runs of which nothing is left; those of a name that nothing has arrived of, too."""
         of = {run for _, run in traces.values() if run is not None}
         of |= named["run_id"] if set(named) == {"run_id"} else frozenset()
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for portion in _portions(of):
                 wanted = sa.select(RUNS.c.run_id, RUNS.c.trace_key)
                 for row in connection.execute(wanted.where(RUNS.c.run_id.in_(portion))):
@@ -246,19 +239,19 @@ class Forgetting:
             "feedback": (FEEDBACK, FEEDBACK.c.trace_key.in_(keys)),
             "traces": (TRACES, TRACES.c.key.in_(keys)),  # and, by cascade, all that is of them
         }
-        with self._transaction(writes=not dry_run) as connection:
+        with self._database.transaction(writes=not dry_run) as connection:
             for name, (table, condition) in wanted.items():
                 counts[name] += _changed(connection, table, condition, dry_run)
 
     def _change(self, table: sa.Table, wanted: Any, dry_run: bool) -> int:
-        with self._transaction(writes=not dry_run) as connection:
+        with self._database.transaction(writes=not dry_run) as connection:
             return _changed(connection, table, wanted, dry_run)
 
     def _oldest(self, wanted: Any) -> Iterator[list[str]]:
         """Keys of what is to be removed, until there are none; who waits to write comes in."""
         page = sa.select(TRACES.c.key).where(wanted).order_by(TRACES.c.created_at, TRACES.c.key)
         while True:
-            with self._transaction() as connection:
+            with self._database.transaction() as connection:
                 keys = list(connection.scalars(page.limit(_PORTION)))
             if not keys:
                 return

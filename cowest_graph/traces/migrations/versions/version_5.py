@@ -1,4 +1,4 @@
-"""When a finished call was journalled, so that what nobody goes on with can be pruned by its age."""
+"""When a finished call was journalled, so that one that nobody goes on with can be pruned."""
 
 import sqlalchemy as sa
 from alembic import op
