@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Iterator[TraceStore]:
 def of(user: str | None = "ada", query: str = "6 + 1?", **more: Any) -> Trace:
     named = {"user": user, "thread_id": f"thread of {user}", "run_id": f"run of {user}"}
     told = {name: value for name, value in named.items() if user is not None}
-    return Trace(query=query, kind="inference", **{**told, **more})
+    return Trace(query=query, **{"kind": "inference", **told, **more})
 
 
 def bytes_in(folder: Path) -> bytes:

@@ -55,8 +55,8 @@ class TestDetectors:
         ],
     )
     def test_langchain_s_are_known_by_name(self, name: str, value: str) -> None:
-        assert redactor(name)(f"it is {value}, I think") == (
-            f"it is [REDACTED_{name.upper()}], I think"
+        assert redactor(name)(f"it is {value} I think") == (
+            f"it is [REDACTED_{name.upper()}] I think"
         )
 
     def test_an_unknown_name_is_refused_with_those_that_there_are(self) -> None:
