@@ -194,7 +194,7 @@ class TestPrune:
         store.prune(timedelta(days=90))
         done.set()
         thread.join()
-        assert any(0 < old for old in written)
+        assert any(old > 0 for old in written)
         assert len(store) == len(written)
 
     @pytest.mark.parametrize("age", [timedelta(0), timedelta(days=-1)])
