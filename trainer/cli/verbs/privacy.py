@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +15,6 @@ from trainer import console
 from trainer.cli.config import Config
 from trainer.cli.context import settings_of
 from trainer.cli.options import AsJson, ConfigFile
-
-if TYPE_CHECKING:
-    from cowest_graph.traces import TraceStore
-    from cowest_graph.traces.privacy import Forgotten
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -99,22 +95,16 @@ def _kind(kind: str | None) -> Any:
 
 
 def _forgotten(
-    settings: Config, wanted: dict[str, str | None], also: list[str], *, dry_run: bool
+    settings: Config, wanted: dict[str, Any], also: list[str], *, dry_run: bool
 ) -> tuple[dict[str, dict[str, Any]], frozenset[str]]:
     """What went from each store, and the queries that it was of."""
     told = dict[str, dict[str, Any]]()
     queries = frozenset[str]()
     for url in [None, *also]:
         with settings.store(url) as store:
-            gone = _gone(store, wanted, queries, dry_run)
+            gone = store.forget(**wanted, queries=queries, dry_run=dry_run)
         told[store.url], queries = gone.as_dict(), queries | gone.queries
     return told, queries
-
-
-def _gone(
-    store: TraceStore, wanted: dict[str, Any], queries: frozenset[str], dry_run: bool
-) -> Forgotten:
-    return store.forget(**wanted, queries=queries, dry_run=dry_run)
 
 
 def _trained_on(settings: Config, queries: frozenset[str]) -> dict[str, str]:
