@@ -309,9 +309,10 @@ def _meant(named: _Named) -> Meant:
     return meant
 
 
-def _about(keys: Container[str], runs: Container[str]) -> Meant:
+def _about(keys: Container[str], runs: Container[str | None]) -> Meant:
     def about(line: Mapping[str, Any]) -> bool:
-        return _key_of(line) in keys or (line.get("trace_key") is None and line["run_id"] in runs)
+        of_run = line.get("trace_key") is None and line.get("run_id") in runs
+        return of_run or _key_of(line) in keys
 
     return about
 
