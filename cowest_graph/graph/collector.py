@@ -199,9 +199,9 @@ def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
             calls=[Call(**call) for call in state["calls"]],
         )
         try:
-            traces.record(trace)
+            stored = traces.record(trace)  # what is learnt from it is redacted, too
         except (OSError, SQLAlchemyError) as error:
             raise NotStored(f"a trace could not be stored: {masked_error(error)}") from error
-        return {"trace": trace.model_dump(mode="json"), "finished": {}}
+        return {"trace": stored.model_dump(mode="json"), "finished": {}}
 
     return in_threads(record)

@@ -106,19 +106,21 @@ class TraceStore(Forgetting, Reading):
         if self.redaction.hook is not None:
             ask_in_errors(self.redaction.text)
 
-    def record(self, trace: Trace) -> None:
+    def record(self, trace: Trace) -> Trace:
         """Insert the trace, or replace the one with its key, and forget the journal of that key.
+
+        Returns:
+            It, as it was stored: without what is redacted, and with the key that it has then.
 
         Raises:
             pydantic.ValidationError: when the trace was made invalid after its construction.
             NotRedacted: when the redact hook fails.
             sqlalchemy.exc.DBAPIError: what the database says; nothing was written then.
         """
-        self._write(self.redacted(trace))
-
-    def _write(self, trace: Clean) -> None:
+        clean = self.redacted(trace)
         with self._transaction(writes=True) as connection:
-            self._record(connection, trace)
+            self._record(connection, clean)
+        return clean
 
     def offer(self, trace: Trace) -> bool:
         """Record the trace, or spool it where the store fails; what is served goes on.
@@ -132,30 +134,24 @@ class TraceStore(Forgetting, Reading):
             Whether it is in the store now.
         """
         try:
-            clean = self.redacted(trace)
-        except Exception as error:  # it would wait for ever, and what waits is written down
-            self._spool.lose(trace, error)
-            return False
-        try:
             if self._spool.pending:
                 self._spool.drain(self._record_or_lose)
-            return self._write_or_lose(clean)
+            return self._record_or_lose(trace)
         except Exception as error:
-            self._spool.keep(clean, error)
+            self._keep_beside(trace, error)
             return False
+
+    def _keep_beside(self, trace: Trace, error: Exception) -> None:
+        try:
+            clean = self.redacted(trace)  # what waits is written down, too
+        except Exception as refused:
+            return self._spool.lose(trace, refused)
+        self._spool.keep(clean, error)
 
     def _record_or_lose(self, trace: Trace) -> bool:
+        """Record it, unless the trace itself is what the store refuses: it would wait for ever."""
         try:
-            clean = self.redacted(trace)  # whoever spooled it may not have
-        except ValueError as error:
-            self._spool.lose(trace, error)
-            return False
-        return self._write_or_lose(clean)
-
-    def _write_or_lose(self, trace: Clean) -> bool:
-        """Write it, unless the trace itself is what the store refuses: it would wait for ever."""
-        try:
-            self._write(trace)
+            self.record(trace)
         except (DataError, IntegrityError, ValueError) as error:
             self._spool.lose(trace, error)
             return False

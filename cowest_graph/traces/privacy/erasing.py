@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -25,53 +26,65 @@ def secure(connection: sa.Connection) -> None:
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
 
-def erase(database: Database, *, rewrite: bool = True) -> str | None:
+def erase(database: Database, *, rewrite: bool = True, patience: float = _PATIENCE) -> str | None:
     """Rewrite the database, so that nothing of what was deleted is in it.
 
     Args:
         database: whose transactions are over.
         rewrite: also the file or the tables themselves; without it, SQLite's log alone is emptied.
+        patience: seconds that readers of a SQLite file are waited for.
 
     Returns:
         What is still to be done, as where another process reads on; None for nothing.
     """
     if database.in_memory:
         return None
-    with database.lock:
-        if database.engine.dialect.name == "sqlite":
-            return _erase_sqlite(database.engine, rewrite)
-        return _erase_postgresql(database.engine) if rewrite else None
-
-
-def _erase_sqlite(engine: sa.Engine, rewrite: bool) -> str | None:
-    """The file is made anew, and its log emptied: https://www.sqlite.org/lang_vacuum.html."""
-    connection = engine.raw_connection()
+    if database.engine.dialect.name != "sqlite":
+        return _rewrite_tables(database) if rewrite else None
     try:
-        cursor = connection.cursor()
         if rewrite:
-            cursor.execute("VACUUM")
-        until = time.monotonic() + _PATIENCE
-        while True:
-            # Busy, pages in the log, pages copied (https://www.sqlite.org/pragma.html).
-            busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if not busy:
-                return None
-            if time.monotonic() > until:
-                return f"another process reads the log: {_BY_HAND}"
-            time.sleep(0.05)
+            # The file is made anew: https://www.sqlite.org/lang_vacuum.html.
+            _run(database, "VACUUM", _PATIENCE)
+        return _empty_the_log(database, patience)
     except sqlite3.Error as error:  # a full disk: it takes the file's size once more
         return f"the file was not rewritten ({masked_error(error)}): {_BY_HAND}"
-    finally:
-        connection.close()
 
 
-def _erase_postgresql(engine: sa.Engine) -> str | None:
+def _empty_the_log(database: Database, patience: float) -> str | None:
+    until = time.monotonic() + patience
+    while True:
+        # Busy, pages in the log, pages copied (https://www.sqlite.org/pragma.html).
+        busy, *_ = _run(database, "PRAGMA wal_checkpoint(TRUNCATE)", 0)
+        if not busy:
+            return None
+        if time.monotonic() > until:
+            return f"another process reads the log: {_BY_HAND}"
+        time.sleep(0.05)
+
+
+def _run(database: Database, command: str, wait: float) -> tuple[Any, ...]:
+    """One command outside of a transaction; others of this process come in between two."""
+    with database.lock:
+        connection = database.engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {round(1000 * wait)}")
+            found: tuple[Any, ...] = cursor.execute(command).fetchone() or ()
+            cursor.execute(f"PRAGMA busy_timeout = {round(1000 * _PATIENCE)}")
+            return found
+        except BaseException:
+            connection.invalidate()  # the next one waits as it should
+            raise
+        finally:
+            connection.close()
+
+
+def _rewrite_tables(database: Database) -> str | None:
     """The tables are written anew, and what the planner remembers of their values with them."""
-    names = ", ".join(sorted(METADATA.tables))
-    command = f"VACUUM (FULL, ANALYZE) {names}"
+    command = f"VACUUM (FULL, ANALYZE) {', '.join(sorted(METADATA.tables))}"
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(command)
+        with database.lock, database.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(command)
     except DBAPIError as error:
         return f"the tables were not rewritten ({masked_error(error.orig or error)}): `{command}`"
     return None

@@ -97,6 +97,7 @@ class Forgetting(Redacting):
         key: str | None = None,
         queries: frozenset[str] = frozenset(),
         derived: bool = True,
+        patience: float = 30.0,
         dry_run: bool = False,
     ) -> Forgotten:
         """Remove all that the store holds of a user, a thread, a run or a trace, byte by byte.
@@ -119,6 +120,7 @@ class Forgetting(Redacting):
                 them.
             derived: forget traces that are nobody's and have a query of a forgotten trace, too:
                 what a replay or a collection made of it.
+            patience: seconds that readers of a SQLite file are waited for at the end.
             dry_run: count, and change nothing.
 
         Raises:
@@ -145,7 +147,7 @@ class Forgetting(Redacting):
             spooled=len(waiting) + len(said),
             queries=queries.union(query for query, _ in traces.values()),
             keys=keys,
-            left=None if dry_run else erase(self._database),
+            left=None if dry_run else erase(self._database, patience=patience),
         )
 
     def prune(

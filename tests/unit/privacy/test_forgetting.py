@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,19 @@ class TestForget:
             assert not store.offer(of("bob", "x", tags=["t"]))
             assert store.forget(user="ada").spooled == 1
             assert [trace.user for trace in store._spool._waiting] == ["bob"]
+
+    def test_a_reader_that_stays_is_told_and_the_same_again_makes_it_whole(
+        self, store: TraceStore, tmp_path: Path
+    ) -> None:
+        store.record(of("ada", SECRET))
+        with closing(sqlite3.connect(tmp_path / "traces.db")) as reader:
+            reader.execute("begin")
+            reader.execute("select count(*) from traces").fetchone()
+            left = store.forget(user="ada", patience=0.1).left
+            assert "another process reads the log" in str(left)
+            assert SECRET.encode() in bytes_in(tmp_path)
+        assert store.forget(user="ada").left is None
+        assert SECRET.encode() not in bytes_in(tmp_path)
 
 
 class TestRedactedNames:

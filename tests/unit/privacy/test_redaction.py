@@ -191,7 +191,7 @@ class TestIdentity:
                     num_drafts=2,
                 ).compile()
                 found = collector.invoke({"query": "Who is Ada?", "reference": "Ada"})
-                assert store.get(found["key"]) is not None
+                assert store.get(found["key"]) == Trace.model_validate(found["trace"])
                 assert len(store) == 1
                 return found
 
