@@ -114,7 +114,7 @@ class Spool:
         """Take traces out of the memory, and not out of the file; what went, as plain data."""
         with self._lock:
             read = [(trace, trace.model_dump(mode="json")) for trace in self._waiting]
-            gone = [plain for _, plain in read if meant(plain)]
+            gone: list[Mapping[str, Any]] = [plain for _, plain in read if meant(plain)]
             if not dry_run:
                 self._waiting = deque(trace for trace, plain in read if not meant(plain))
         return gone
