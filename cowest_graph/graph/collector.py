@@ -199,7 +199,8 @@ def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
             calls=[Call(**call) for call in state["calls"]],
         )
         try:
-            stored = traces.record(trace)  # what is learnt from it is redacted, too
+            stored = traces.redacted(trace)  # what is learnt from it is redacted, too
+            traces.record(stored)
         except (OSError, SQLAlchemyError) as error:
             raise NotStored(f"a trace could not be stored: {masked_error(error)}") from error
         return {"trace": stored.model_dump(mode="json"), "finished": {}}

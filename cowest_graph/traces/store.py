@@ -106,11 +106,8 @@ class TraceStore(Forgetting, Reading):
         if self.redaction.hook is not None:
             ask_in_errors(self.redaction.text)
 
-    def record(self, trace: Trace) -> Trace:
+    def record(self, trace: Trace) -> None:
         """Insert the trace, or replace the one with its key, and forget the journal of that key.
-
-        Returns:
-            It, as it was stored: without what is redacted, and with the key that it has then.
 
         Raises:
             pydantic.ValidationError: when the trace was made invalid after its construction.
@@ -120,7 +117,6 @@ class TraceStore(Forgetting, Reading):
         clean = self.redacted(trace)
         with self._transaction(writes=True) as connection:
             self._record(connection, clean)
-        return clean
 
     def offer(self, trace: Trace) -> bool:
         """Record the trace, or spool it where the store fails; what is served goes on.
