@@ -46,9 +46,12 @@ def redactor(*hooks: Hook | str, key: str | SecretStr | None = None) -> Hook:
             becomes `[REDACTED_EMAIL]`.
 
     Raises:
-        ValueError: for a detector that there is not.
+        ValueError: for a detector that there is not, and for what is no function.
         ImportError: when its library is not installed.
     """
+    for hook in hooks:
+        if not (isinstance(hook, str) or callable(hook)):
+            raise ValueError(f"a hook is a function from text to text, not {hook!r:.80}")
     made = [_named(hook, key) if isinstance(hook, str) else hook for hook in hooks]
 
     def redact(text: str) -> str:

@@ -15,6 +15,7 @@ whether there is something to change (`columns`).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FIRST = 4
 """The version from which on there are scripts; what is older is brought to it by `tables`."""
 _FOLDER = Path(__file__).parent
+_ONE_AT_A_TIME = threading.Lock()  # `alembic.op` is one for a process, whatever its threads open
 
 
 def migrate(connection: sa.Connection, version: int, target: int) -> None:
@@ -47,7 +49,7 @@ def migrate(connection: sa.Connection, version: int, target: int) -> None:
     from alembic.operations import Operations
 
     scripts = list(_between(version, target))
-    with Operations.context(MigrationContext.configure(connection)):
+    with _ONE_AT_A_TIME, Operations.context(MigrationContext.configure(connection)):
         for script in scripts:
             (script.module.upgrade if target > version else script.module.downgrade)()
 

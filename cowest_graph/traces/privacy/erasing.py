@@ -5,8 +5,10 @@ Knows SQLite's file and its log, and PostgreSQL's VACUUM. Knows no trace.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +19,7 @@ from cowest_graph.traces.databases import Database
 from cowest_graph.traces.tables import METADATA
 
 _PATIENCE = 30.0  # seconds for readers that hold the log
+_DEAD = re.compile(r"(\d+) dead row versions cannot be removed yet")
 _BY_HAND = "run `VACUUM` and `PRAGMA wal_checkpoint(TRUNCATE)` when nobody uses the file"
 
 
@@ -32,7 +35,7 @@ def erase(database: Database, *, rewrite: bool = True, patience: float = _PATIEN
     Args:
         database: whose transactions are over.
         rewrite: also the file or the tables themselves; without it, SQLite's log alone is emptied.
-        patience: seconds that readers of a SQLite file are waited for.
+        patience: seconds that readers are waited for.
 
     Returns:
         What is still to be done, as where another process reads on; None for nothing.
@@ -40,7 +43,7 @@ def erase(database: Database, *, rewrite: bool = True, patience: float = _PATIEN
     if database.in_memory:
         return None
     if database.engine.dialect.name != "sqlite":
-        return _rewrite_tables(database) if rewrite else None
+        return _rewrite_tables(database, patience) if rewrite else None
     try:
         if rewrite:
             # The file is made anew: https://www.sqlite.org/lang_vacuum.html.
@@ -79,12 +82,32 @@ def _run(database: Database, command: str, wait: float) -> tuple[Any, ...]:
             connection.close()
 
 
-def _rewrite_tables(database: Database) -> str | None:
-    """The tables are written anew, and what the planner remembers of their values with them."""
-    command = f"VACUUM (FULL, ANALYZE) {', '.join(sorted(METADATA.tables))}"
+def _rewrite_tables(database: Database, patience: float) -> str | None:
+    """The tables are written anew, and what the planner remembers of their values with them.
+
+    What an older transaction can still see is copied, and what is another role's is passed over:
+    both are told in notices alone, of which PostgreSQL makes no error.
+    """
+    command = f"VACUUM (FULL, ANALYZE, VERBOSE) {', '.join(sorted(METADATA.tables))}"
+    told: list[str] = []
     try:
         with database.lock, database.engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(command)
+            driver: Any = connection.connection.driver_connection
+            driver.add_notice_handler(partial(_note, told))
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.exec_driver_sql(f"SET lock_timeout = {max(1, round(1000 * patience))}")
+            try:
+                connection.exec_driver_sql(command)
+            finally:
+                connection.invalidate()  # no later one hears these notices, or has this patience
     except DBAPIError as error:
-        return f"the tables were not rewritten ({masked_error(error.orig or error)}): `{command}`"
-    return None
+        told.append(masked_error(error.orig or error))
+    if not told:
+        return None
+    return f"the tables were not wholly rewritten ({told[0]}): run `{command}` again"
+
+
+def _note(told: list[str], notice: Any) -> None:
+    dead = _DEAD.search(f"{notice.message_primary} {notice.message_detail or ''}")
+    if notice.severity == "WARNING" or (dead is not None and int(dead[1])):
+        told.append(masked_error(dead[0] if dead else notice.message_primary))

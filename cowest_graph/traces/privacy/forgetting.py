@@ -120,7 +120,7 @@ class Forgetting(Redacting):
                 them.
             derived: forget traces that are nobody's and have a query of a forgotten trace, too:
                 what a replay or a collection made of it.
-            patience: seconds that readers of a SQLite file are waited for at the end.
+            patience: seconds that readers are waited for at the end.
             dry_run: count, and change nothing.
 
         Raises:
@@ -133,9 +133,13 @@ class Forgetting(Redacting):
             raise ValueError("nothing to forget is named: give thread_id=, user=, run_id= or key=")
         waiting = self._from_spools(_meant(named), dry_run) if named else []
         traces = self._found(named, queries, derived)
-        keys = frozenset(traces) | named.get("key", frozenset())
-        runs = self._runs(traces, named, keys) | {str(line.get("run_id")) for line in waiting}
-        keys |= {_key_of(line) for line in waiting if line}
+        keys = frozenset(traces) | {_key_of(line) for line in waiting if line}
+        if set(named) == {"key"}:
+            keys |= named["key"]  # a trace in flight, or one that only feedback has arrived of
+        told = {run for _, run in traces.values()} | {line.get("run_id") for line in waiting}
+        if set(named) == {"run_id"}:
+            told |= named["run_id"]
+        runs = self._left_by(keys, {run for run in told if run is not None})
         counts = dict.fromkeys(("traces", "journal", "feedback", "claims"), 0)
         for portion in _portions(keys):
             self._remove(portion, counts, dry_run)
@@ -219,19 +223,14 @@ class Forgetting(Redacting):
                 found |= _traces(connection, *theirs, RUNS.c.thread_id.is_(None))
         return found
 
-    def _runs(
-        self, traces: Mapping[str, tuple[str, str | None]], named: _Named, keys: frozenset[str]
-    ) -> set[str]:
-        """Runs of which nothing is left; those of a name that nothing has arrived of, too."""
-        of = {run for _, run in traces.values() if run is not None}
-        of |= named["run_id"] if set(named) == {"run_id"} else frozenset()
+    def _left_by(self, keys: Container[str], runs: set[str]) -> set[str]:
+        """The runs of which nothing is left when these traces are gone."""
         with self._database.transaction() as connection:
-            for portion in _portions(of):
-                wanted = sa.select(RUNS.c.run_id, RUNS.c.trace_key)
-                for row in connection.execute(wanted.where(RUNS.c.run_id.in_(portion))):
-                    if row.trace_key not in keys:
-                        of.discard(row.run_id)
-        return of
+            for portion in _portions(runs):
+                of = sa.select(RUNS.c.run_id, RUNS.c.trace_key).where(RUNS.c.run_id.in_(portion))
+                stay = {row.run_id for row in connection.execute(of) if row.trace_key not in keys}
+                runs = runs - stay
+        return runs
 
     def _remove(self, keys: Any, counts: dict[str, int], dry_run: bool) -> None:
         """Remove these traces and all that is kept beside them, and count it."""
@@ -311,10 +310,11 @@ def _meant(named: _Named) -> Meant:
     return meant
 
 
-def _about(keys: Container[str], runs: Container[str | None]) -> Meant:
+def _about(keys: Container[str], runs: Container[Any]) -> Meant:
     def about(line: Mapping[str, Any]) -> bool:
-        of_run = line.get("trace_key") is None and line.get("run_id") in runs
-        return of_run or _key_of(line) in keys
+        if line.get("trace_key", "") is None:  # feedback of a run
+            return line.get("run_id") in runs
+        return _key_of(line) in keys
 
     return about
 

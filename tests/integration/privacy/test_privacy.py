@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from databases import schema
+from databases import execute, schema
 
 from cowest_graph import Trace, TraceStore
 from cowest_graph.traces import Attempt
@@ -111,6 +111,43 @@ def test_what_is_forgotten_is_in_no_file_and_no_row(place: str, tmp_path: Path) 
     with TraceStore(place) as store:
         assert [trace.user for trace in store] == ["bob"] * 30
         assert len(store.feedbacks()) == 30
+
+
+@pytest.mark.parametrize(
+    ("isolation", "reads", "said"),
+    [
+        ("REPEATABLE READ", "select 1", "dead row versions cannot be removed yet"),
+        ("READ COMMITTED", "select count(*) from traces", "lock timeout"),
+    ],
+)
+def test_postgresql_tells_what_an_older_transaction_keeps(
+    postgres: str, isolation: str, reads: str, said: str
+) -> None:
+    place = schema(postgres)
+    engine = sa.create_engine(place, isolation_level=isolation)
+    with TraceStore(place) as store:
+        store.record(Trace(query=MAIL, user="ada"))
+        with engine.connect() as reader:
+            reader.exec_driver_sql(reads)
+            assert said in str(store.forget(user="ada", patience=0.2).left)
+        assert store.forget(user="ada").left is None
+    engine.dispose()
+
+
+def test_postgresql_tells_what_another_role_owns(postgres: str) -> None:
+    place = schema(postgres)
+    TraceStore(place).close()
+    name = place.rpartition("%3D")[2]
+    execute(
+        place,
+        f"drop role if exists clerk_{name}",
+        f"create role clerk_{name} login",
+        f"grant usage on schema {name} to clerk_{name}",
+        f"grant all on all tables in schema {name} to clerk_{name}",
+    )
+    with TraceStore(place.replace("postgres@", f"clerk_{name}@")) as store:
+        store.record(Trace(query=MAIL, user="ada"))
+        assert "permission denied" in str(store.forget(user="ada").left)
 
 
 def test_tables_go_up_and_down_on_both_databases(place: str) -> None:

@@ -81,8 +81,10 @@ class TestForget:
     def test_names_that_are_given_together_are_meant_together(self, store: TraceStore) -> None:
         store.record(of("ada", key="1", thread_id="t1"))
         store.record(of("ada", key="2", thread_id="t2"))
+        store.record(of("bob", "x", key="of bob"))
         assert store.forget(user="ada", thread_id="t1").traces == 1
-        assert [trace.key for trace in store] == ["2"]
+        assert store.forget(user="ada", key="of bob").traces == 0
+        assert [trace.key for trace in store] == ["2", "of bob"]
 
     def test_nothing_named_is_refused(self, store: TraceStore) -> None:
         with pytest.raises(ValueError, match="nothing to forget is named"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def test_several_processes_open_an_older_store_at_once(tmp_path: Path) -> None:
     ]
     assert [process.communicate()[0] for process in opened] == [b"1\n"] * 3
     assert told(path)[0] == str(STORE_VERSION)
+
+
+def test_several_threads_open_an_older_store_each(tmp_path: Path) -> None:
+    paths = [of_version_4(tmp_path / f"{number}.db") for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        for store in pool.map(TraceStore, paths):
+            store.close()
+    assert {told(path)[0] for path in paths} == {str(STORE_VERSION)}
+    assert all("created_at" in told(path)[1] for path in paths)
 
 
 def test_a_change_that_fails_leaves_the_store_as_it_was(tmp_path: Path) -> None:

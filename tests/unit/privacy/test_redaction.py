@@ -64,6 +64,10 @@ class TestDetectors:
         with pytest.raises(ValueError, match="no detector 'mail'; there are: email, credit_card"):
             redaction_of(["mail"])
 
+    def test_what_is_no_function_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="a hook is a function from text to text, not 7"):
+            redactor("email", 7)  # type: ignore[arg-type]
+
     def test_with_a_key_the_same_is_written_the_same_and_others_otherwise(self) -> None:
         hook = redactor("email", key="a key of ours")
         assert hook(ADA) == hook(ADA) != hook("bob@example.org")

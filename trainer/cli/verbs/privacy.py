@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -100,11 +101,19 @@ def _forgotten(
     """What went from each store, and the queries that it was of."""
     told = dict[str, dict[str, Any]]()
     queries = frozenset[str]()
-    for url in [None, *also]:
+    for url in [None, *map(_there, also)]:
         with settings.store(url) as store:
             gone = store.forget(**wanted, queries=queries, dry_run=dry_run)
         told[store.url], queries = gone.as_dict(), queries | gone.queries
     return told, queries
+
+
+def _there(url: str) -> str:
+    """The URL of a store that is there: a new one would be empty, and say that all is gone."""
+    file = url.removeprefix("sqlite:///")
+    if "://" not in file and not Path(file).expanduser().is_file():
+        raise FileNotFoundError(f"no store {url}")
+    return url
 
 
 def _trained_on(settings: Config, queries: frozenset[str]) -> dict[str, str]:
