@@ -135,8 +135,11 @@ class TestForget:
         bob = of("bob", key="of bob").model_dump_json()
         spool.write_text(f"{of('ada', SECRET, key='of ada').model_dump_json()}\n{bob}\n")
         spool.open("a").write(f'{{"query": "{SECRET}')  # torn by a crash
-        said.write_text(f'{{"trace_key": "of ada", "run_id": null, "comment": "{SECRET}"}}\n')
-        assert store.forget(user="ada").spooled == 3
+        said.write_text(
+            f'{{"trace_key": "of ada", "run_id": null, "comment": "{SECRET}"}}\n'
+            f'{{"trace_key": null, "run_id": "run of ada", "comment": "{SECRET}"}}\n'
+        )
+        assert store.forget(user="ada").spooled == 4
         assert spool.read_text() == f"{bob}\n"
         assert not said.exists()
 
