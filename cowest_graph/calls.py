@@ -208,7 +208,9 @@ def _keeping(
             try:
                 journal.remember(state["key"], slot(state, key), part)
             except Exception as error:
-                raise NotStored(f"a finished call could not be stored: {error}") from error
+                raise NotStored(
+                    f"a finished call could not be stored: {masked_error(error)}"
+                ) from error
         return update
 
     return remember

@@ -59,7 +59,7 @@ class Calls:
 
 def left_over(collectors: Collectors, rows: Sequence[Row], store: TraceStore) -> list[Row]:
     """The rows that have no complete trace by the version in use."""
-    traces = [store.get(collectors.key(row)) for row in rows]
+    traces = [store.get(collectors.key(row, store)) for row in rows]
     return [
         row for row, trace in zip(rows, traces, strict=True) if trace is None or not trace.complete
     ]

@@ -258,7 +258,7 @@ class Loop:
     def _told(self, row: Mapping[str, Any], starts: Sequence[str]) -> Trace | None:
         """The trace of the last of these versions that was asked a query."""
         try:
-            keys = [self.collectors.key(row, version=start) for start in reversed(starts)]
+            keys = [self.collectors.key(row, self.traces, version=start) for start in reversed(starts)]
         except ValueError:  # told by the collection, which asks nothing for such a row
             return None
         return next((trace for key in keys if (trace := self.traces.get(key))), None)

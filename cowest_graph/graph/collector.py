@@ -47,7 +47,7 @@ from cowest_graph.state import (
 )
 from cowest_graph.telemetry import recorded
 from cowest_graph.threads import in_threads
-from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
+from cowest_graph.traces import Attempt, Call, Trace, TraceStore
 
 _MAX_DRAFTS = 1000
 
@@ -138,7 +138,7 @@ def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
 
     def begin(state: State, config: RunnableConfig) -> Update:
         asked, version = facts.asked(state), version_of(facts.weak)
-        key = trace_key(**facts.of(asked, version))
+        key = traces.key_of(facts.of(asked, version))
         if whole(key) is None:
             _claim(traces, key, partial(whole, key), config)
         known = traces.get(key)
@@ -200,10 +200,11 @@ def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
             calls=[Call(**call) for call in state["calls"]],
         )
         try:
-            traces.record(trace)
+            stored = traces.redacted(trace)  # what is learnt from it is redacted, too
+            traces.record(stored)
         except (OSError, SQLAlchemyError) as error:
             raise NotStored(f"a trace could not be stored: {masked_error(error)}") from error
-        recorded(trace, known)
-        return {"trace": trace.model_dump(mode="json"), "finished": {}}
+        recorded(stored, known)
+        return {"trace": stored.model_dump(mode="json"), "finished": {}}
 
     return in_threads(record)

@@ -46,12 +46,18 @@ class Collectors:
         return self.prompts or Prompts(draft_prompt(self.style))
 
     def key(
-        self, row: Mapping[str, Any], *, version: str | None = None, num_drafts: int | None = None
+        self,
+        row: Mapping[str, Any],
+        traces: TraceStore | None = None,
+        *,
+        version: str | None = None,
+        num_drafts: int | None = None,
     ) -> str:
         """The key of a row's trace.
 
         Args:
-            row: {"query", "reference", …}.
+            row: as a collector takes it.
+            traces: the store that it is of, where that redacts.
             version: whose drafts it has; None for the version in use.
             num_drafts: K, where it is not that of all.
 
@@ -68,7 +74,8 @@ class Collectors:
             num_drafts or self.num_drafts,
         )
         given = {**row, "messages": as_messages(row.get("messages") or [])}
-        return trace_key(**facts.of(facts.asked(given), version or version_of(self.weak)))
+        identity = facts.of(facts.asked(given), version or version_of(self.weak))
+        return trace_key(**identity) if traces is None else traces.key_of(identity)
 
     def collector(
         self,

@@ -74,6 +74,11 @@ class Database:
         file = self._file
         return None if file is None else file.with_name(f"{file.name}.{ending}")
 
+    @property
+    def file(self) -> Path | None:
+        """The database's own file; None for one that is none."""
+        return self._file
+
     def _name(self) -> str:
         return str(self._file or self.url)
 

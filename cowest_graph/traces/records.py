@@ -48,11 +48,11 @@ def _storable(value: object) -> object:
     return _UNSTORABLE.sub("\ufffd", value)
 
 
-def _storable_data(value: Any) -> Any:
-    """The same for texts in lists and objects."""
+def storable_data(value: Any) -> Any:
+    """A text as every database takes it; the same for texts in lists and objects."""
     if isinstance(value, dict):
-        return {_storable(key): _storable_data(each) for key, each in value.items()}
-    return [*map(_storable_data, value)] if isinstance(value, list) else _storable(value)
+        return {_storable(key): storable_data(each) for key, each in value.items()}
+    return [*map(storable_data, value)] if isinstance(value, list) else _storable(value)
 
 
 def _not_blank(value: str) -> str:
@@ -194,9 +194,9 @@ class Trace(_Record):
     style: _Text = "chain_of_thought"
     num_drafts: int = Field(default=1, ge=1)
     """K."""
-    history: Annotated[list[dict[str, JsonValue]], BeforeValidator(_storable_data)] = []
+    history: Annotated[list[dict[str, JsonValue]], BeforeValidator(storable_data)] = []
     """The conversation before the query, in OpenAI's form; empty for a single query."""
-    key: _Text = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in _IDENTITY}))
+    key: _Text = Field(default_factory=lambda known: trace_key(**{k: known[k] for k in IDENTITY}))
     """The identity of the fields above: `trace_key` of them, unless given."""
     run_id: _Text | None = None
     """Of the run of the graph, as LangChain's callbacks and LangSmith know it."""
@@ -293,7 +293,8 @@ def trace_key(
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-_IDENTITY: tuple[str, ...] = tuple(inspect.signature(trace_key).parameters)
+IDENTITY: tuple[str, ...] = tuple(inspect.signature(trace_key).parameters)
+"""The fields that a trace's key is made of."""
 
 
 def _with_gain(attempt: Attempt, gain: float | None) -> Attempt:

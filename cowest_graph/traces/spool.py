@@ -11,9 +11,9 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cowest_graph.files import held
 from cowest_graph.masking import masked
@@ -107,6 +107,17 @@ class Spool:
             while self._waiting:
                 store(self._waiting[0])
                 self._waiting.popleft()
+
+    def take_out(
+        self, meant: Callable[[Mapping[str, Any]], bool], *, dry_run: bool
+    ) -> list[Mapping[str, Any]]:
+        """Take traces out of the memory, and not out of the file; what went, as plain data."""
+        with self._lock:
+            read = [(trace, trace.model_dump(mode="json")) for trace in self._waiting]
+            gone: list[Mapping[str, Any]] = [plain for _, plain in read if meant(plain)]
+            if not dry_run:
+                self._waiting = deque(trace for trace, plain in read if not meant(plain))
+        return gone
 
     def _written(self, trace: Trace) -> bool:
         if self._path is None or self._waiting:  # the order stays

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, IntegrityError
 
-from cowest_graph.masking import learn_environment, masked_data
+from cowest_graph.masking import (
+    NotRedacted,
+    Redact,
+    Redaction,
+    ask_in_errors,
+    ask_no_more,
+    learn_environment,
+    redaction_of,
+)
 from cowest_graph.traces.claims import Claims
 from cowest_graph.traces.counts import COUNTS, row_of
 from cowest_graph.traces.databases import Database
@@ -30,14 +38,13 @@ from cowest_graph.traces.exchange import (
     write_jsonl,
 )
 from cowest_graph.traces.feedback import Feedback, given, keep
+from cowest_graph.traces.privacy import Clean, Forgetting
 from cowest_graph.traces.reading import Reading
-from cowest_graph.traces.records import (
-    SCHEMA_VERSION,
-    Trace,
-)
+from cowest_graph.traces.records import Trace
 from cowest_graph.traces.spool import Spool
 from cowest_graph.traces.tables import (
     JOURNAL,
+    STORE_VERSION,
     TRACES,
     bring_up_to_date,
     has_all,
@@ -51,7 +58,7 @@ if TYPE_CHECKING:
 _PROOF = 65536  # characters: a page that happens to have room is no proof
 
 
-class TraceStore(Reading):
+class TraceStore(Forgetting, Reading):
     """Traces in SQLite or PostgreSQL, and the journal of those still in flight.
 
     Safe for several threads and processes: a call is one transaction, writers wait for each other
@@ -64,12 +71,15 @@ class TraceStore(Reading):
     ['7']
     """
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, *, redact: Redact | Redaction | None = None) -> None:
         """Open the store, or make it.
 
         Args:
             url: `sqlite:///traces.db`, `postgresql+psycopg://user:password@host/database`, a bare
                 path (SQLite), or `:memory:`. A new SQLite file is readable by its owner only.
+            redact: what texts lose before they are written, here and to any file of the store: a
+                function from text to text, names of detectors (`masking.DETECTORS`), or both; see
+                docs/privacy.md. The models see the originals.
 
         Raises:
             ValueError: for a URL of another database, a database that is not ours, or one from a
@@ -80,6 +90,8 @@ class TraceStore(Reading):
             sqlalchemy.exc.DBAPIError: what the database says, with the store's URL.
         """
         learn_environment()
+        self.redaction = redaction_of(redact)
+        """What is written of a text."""
         self._database = Database(url)
         self.url = self._database.url
         """The store's URL, without its password."""
@@ -91,16 +103,20 @@ class TraceStore(Reading):
         except BaseException:
             self.close()
             raise
+        if self.redaction.hook is not None:
+            ask_in_errors(self.redaction.text)
 
     def record(self, trace: Trace) -> None:
         """Insert the trace, or replace the one with its key, and forget the journal of that key.
 
         Raises:
             pydantic.ValidationError: when the trace was made invalid after its construction.
+            NotRedacted: when the redact hook fails.
             sqlalchemy.exc.DBAPIError: what the database says; nothing was written then.
         """
+        clean = self.redacted(trace)
         with self._transaction(writes=True) as connection:
-            self._record(connection, trace)
+            self._record(connection, clean)
 
     def offer(self, trace: Trace) -> bool:
         """Record the trace, or spool it where the store fails; what is served goes on.
@@ -118,8 +134,15 @@ class TraceStore(Reading):
                 self._spool.drain(self._record_or_lose)
             return self._record_or_lose(trace)
         except Exception as error:
-            self._spool.keep(trace, error)
+            self._keep_beside(trace, error)
             return False
+
+    def _keep_beside(self, trace: Trace, error: Exception) -> None:
+        try:
+            clean = self.redacted(trace)  # what waits is written down, too
+        except Exception as refused:
+            return self._spool.lose(trace, refused)
+        self._spool.keep(clean, error)
 
     def _record_or_lose(self, trace: Trace) -> bool:
         """Record it, unless the trace itself is what the store refuses: it would wait for ever."""
@@ -160,9 +183,9 @@ class TraceStore(Reading):
             It, as it was kept.
 
         Raises:
-            ValueError: when it is of nothing, or says nothing.
+            ValueError: when it is of nothing, says nothing, or cannot be redacted.
         """
-        feedback = given(**said)
+        feedback = self.feedback_redacted(given(**said))
         with self._transaction(writes=True) as connection:
             keep(connection, feedback)
         return feedback
@@ -184,11 +207,14 @@ class TraceStore(Reading):
             json.dumps(dict(part), allow_nan=False)  # PostgreSQL knows no NaN
         except (TypeError, ValueError) as error:
             raise ValueError(f"the part {slot!r} cannot be kept as JSON: {error}") from None
+        try:
+            kept = self.part_redacted(part)
+        except NotRedacted:  # counted and logged; the call is made again after a crash
+            return
         row = {"trace_key": key, "slot": slot}
         with self._transaction(writes=True) as connection:
             known = sa.select(sa.true()).select_from(JOURNAL).filter_by(**row)
             if connection.scalar(known) is None:
-                kept = masked_data(dict(part))
                 connection.execute(JOURNAL.insert().values(**row, data=kept))
 
     def to_jsonl(self, path: str | Path) -> int:
@@ -199,7 +225,7 @@ class TraceStore(Reading):
         Raises:
             FileNotFoundError: when the folder is missing.
         """
-        return write_jsonl(Path(path), self)
+        return write_jsonl(Path(path), self.redacted_ones(self))
 
     def from_jsonl(self, path: str | Path, *, skip_bad: bool = False) -> Imported:
         """Add the traces of a JSONL file; a known key is replaced.
@@ -226,7 +252,7 @@ class TraceStore(Reading):
         """
         import datasets
 
-        named, rows = features(), [to_row(trace) for trace in self]
+        named, rows = features(), [to_row(trace) for trace in self.redacted_ones(self)]
         columns = {name: [row[name] for row in rows] for name in named}
         return datasets.Dataset.from_dict(columns, named)
 
@@ -241,6 +267,7 @@ class TraceStore(Reading):
 
     def close(self) -> None:
         """Close the database; what was written stays."""
+        ask_no_more(self.redaction.text)
         self._database.close()
 
     def __enter__(self) -> TraceStore:
@@ -255,7 +282,7 @@ class TraceStore(Reading):
     def _set_up(self) -> None:
         with self._transaction() as connection:
             version = version_of(connection, self.url)
-            whole = version == SCHEMA_VERSION and has_all(connection)
+            whole = version == STORE_VERSION and has_all(connection)
         if not whole and not self._database.read_only:
             with self._transaction(writes=True) as connection:
                 bring_up_to_date(connection, version_of(connection, self.url))
@@ -263,17 +290,16 @@ class TraceStore(Reading):
 
     def _put(self, portion: list[Trace]) -> int:
         """Add some traces in one transaction; how many keys were there already."""
-        keys = [trace.key for trace in portion]
+        clean = [self.redacted(trace) for trace in portion]
+        keys = [trace.key for trace in clean]
         known = sa.select(sa.func.count()).select_from(TRACES).where(TRACES.c.key.in_(keys))
         with self._transaction(writes=True) as connection:
             before = connection.scalar(known) or 0
-            for trace in portion:
+            for trace in clean:
                 self._record(connection, trace)
         return before
 
-    def _record(self, connection: sa.Connection, trace: Trace) -> None:
-        """The one place where a trace becomes rows; no secret that is known becomes one."""
-        # Validated anew: its lists may have been changed since.
-        trace = Trace.model_validate(masked_data(trace.model_dump()))
+    def _record(self, connection: sa.Connection, trace: Clean) -> None:
+        """The one place where a trace becomes rows; its type says that it was redacted."""
         put(connection, trace)
         connection.execute(COUNTS.insert(), row_of(trace))

@@ -5,14 +5,19 @@ Knows SQL that is the same for SQLite and PostgreSQL. Opens no database.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from cowest_graph.traces.databases import foreign
-from cowest_graph.traces.records import SCHEMA_VERSION, Attempt, Shadow, Trace
+from cowest_graph.traces.migrations import migrate
+from cowest_graph.traces.records import Attempt, Shadow, Trace
 
-_MARKER = {"application": "cowest-graph traces", "schema_version": str(SCHEMA_VERSION)}
+STORE_VERSION = 5
+"""The version of the tables; a newer one is refused. Since 5 it is the tables' own: it grows with
+`SCHEMA_VERSION`, whose fields they hold, and with each migration (`traces.migrations`)."""
+_MARKER = {"application": "cowest-graph traces", "schema_version": str(STORE_VERSION)}
 _PAGE = 100  # traces read in one go
 
 METADATA = sa.MetaData()
@@ -100,6 +105,7 @@ JOURNAL = sa.Table(
     sa.Column("trace_key", sa.Text, primary_key=True),
     sa.Column("slot", sa.Text, primary_key=True),
     sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), default=lambda: datetime.now(UTC)),
 )
 
 
@@ -169,10 +175,10 @@ def _marked_version(connection: sa.Connection, store: str) -> int:
     if found.get("application") != _MARKER["application"]:
         raise ValueError(foreign(store, f"its table {_META.name} is another application's"))
     version = found.get("schema_version", "")
-    if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
+    if not version.isdigit() or not 1 <= int(version) <= STORE_VERSION:
         raise ValueError(
             f"{store} has schema version {version}, this release reads versions 1 to "
-            f"{SCHEMA_VERSION}; nothing was changed, open it with the release of cowest-graph that "
+            f"{STORE_VERSION}; nothing was changed, open it with the release of cowest-graph that "
             "wrote it"
         )
     return int(version)
@@ -181,7 +187,7 @@ def _marked_version(connection: sa.Connection, store: str) -> int:
 def bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
     """Make the tables, or those that an older release lacked, and fill them."""
     METADATA.create_all(connection)  # a later release may have added a table to the same version
-    if version == SCHEMA_VERSION:
+    if version == STORE_VERSION:
         return
     if version is None:
         marker = [{"name": name, "value": value} for name, value in _MARKER.items()]
@@ -189,8 +195,14 @@ def bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
         return
     if version < 2:
         _count_failures(connection)
+    migrate(connection, version, STORE_VERSION)
+    set_version(connection, STORE_VERSION)
+
+
+def set_version(connection: sa.Connection, version: int) -> None:
+    """Write down which version the tables have, in the one place that says so."""
     version_row = _META.update().where(_META.c.name == "schema_version")
-    connection.execute(version_row.values(value=str(SCHEMA_VERSION)))
+    connection.execute(version_row.values(value=str(version)))
 
 
 def _count_failures(connection: sa.Connection) -> None:

@@ -25,6 +25,7 @@ from trainer.cli.verbs.collect import ask, collect, pairs, traces
 from trainer.cli.verbs.demo import demo
 from trainer.cli.verbs.doctor import doctor
 from trainer.cli.verbs.loop import loop
+from trainer.cli.verbs.privacy import forget, prune
 from trainer.cli.verbs.serve import serve_weak, studio
 from trainer.cli.verbs.telling import push_feedback, track
 from trainer.cli.verbs.train import dpo, push, sft
@@ -113,6 +114,7 @@ for verb in (
     *(demo, ask, collect, traces, pairs, doctor),
     *(adapters, route, promote, rollback),
     *(bench, report, push, loop, studio),
+    *(forget, prune),
 ):
     app.command()(verb)
 app.command("serve-weak")(serve_weak)

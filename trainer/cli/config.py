@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cowest_graph.domains import Domain
     from cowest_graph.evaluators import Evaluator
     from cowest_graph.graph import ChatModel, Collectors
+    from cowest_graph.masking import Redaction
     from cowest_graph.prompts import Prompts
     from cowest_graph.traces import TraceStore, Traffic
     from trainer.course import Course
@@ -232,7 +233,7 @@ class Config(Schema):
     def model_post_init(self, _: Any) -> None:
         """Let everything that is printed or stored be without this configuration's secrets."""
         sections = (self.weak, self.strong, self.evaluator)
-        learn(*(section.api_key for section in sections))
+        learn(*(section.api_key for section in sections), self.traces.redact_key)
         for url in (*(section.base_url for section in sections), self.traces.url, self.weak.model):
             if url and "://" in url:
                 learn_url(url)
@@ -354,7 +355,17 @@ class Config(Schema):
         url = url or self.traces.url
         if url.startswith("postgres") and "connect_timeout" not in url:
             url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
-        return TraceStore(url)
+        return TraceStore(url, redact=self._redaction())
+
+    def _redaction(self) -> Redaction | None:
+        """What `[traces]` takes out of texts; None for nothing but known secrets."""
+        if not self.traces.redact:
+            return None
+        from cowest_graph.masking import Redaction, redactor
+
+        given = [attribute(name) if ":" in name else name for name in self.traces.redact]
+        hook = redactor(*given, key=self.traces.redact_key)
+        return Redaction(hook, spare=self.traces.redact_spare)
 
     def traffic(self) -> dict[str | None, Traffic] | None:
         """What each weak version did, by the trace store; None where there is no store yet."""

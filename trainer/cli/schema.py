@@ -110,6 +110,21 @@ class TracesSection(_Section):
         min_length=1,
         description="`sqlite:///file.db`, or `postgresql+psycopg://user:password@host/database`.",
     )
+    redact: list[str] = Field(
+        default_factory=list,
+        description="What texts lose before they are written: `email`, `credit_card`, `ip`, "
+        "`mac_address`, `url`, `presidio`, or `module:attribute` (a function from text to text). "
+        "See privacy.md.",
+    )
+    redact_key: SecretStr | None = Field(
+        None,
+        description="With it, what is detected becomes a pseudonym, the same for the same; better "
+        "in the environment than in the file.",
+    )
+    redact_spare: list[str] = Field(
+        default_factory=list,
+        description="Fields of a trace that are not redacted, such as `user` and `tags`.",
+    )
 
 
 class AdaptersSection(_Section):

@@ -92,7 +92,7 @@ def _take_solo(
     """
     try:
         ours, theirs = (
-            collectors.key(row, version=each, num_drafts=1) for each in (version, beside)
+            collectors.key(row, traces, version=each, num_drafts=1) for each in (version, beside)
         )
     except ValueError:  # told by the collection, which asks nothing for such a row
         return

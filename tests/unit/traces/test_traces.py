@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from cowest_graph.state import CallRecord
-from cowest_graph.traces import SCHEMA_VERSION, Attempt, Call, Trace, TraceStore, trace_key
+from cowest_graph.traces import Attempt, Call, Trace, TraceStore, trace_key
+from cowest_graph.traces.tables import STORE_VERSION
 
 IDENTITY: dict[str, Any] = {
     "query": "6 + 1?",
@@ -305,7 +306,7 @@ class TestNotOurs:
         connection.close()
         self.refused(
             tmp_path / "traces.db",
-            f"schema version 99, this release reads versions 1 to {SCHEMA_VERSION}",
+            f"schema version 99, this release reads versions 1 to {STORE_VERSION}",
         )
 
     def test_a_folder(self, tmp_path: Path) -> None:

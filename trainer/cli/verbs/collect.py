@@ -281,7 +281,8 @@ def _paired(
             _check_version(weak_version, store)
         wrong = wrong_pairs(store.feedbacks(key=PAIR))
         found = Pairs(store.select(weak_version=weak_version, kind="collection"), wrong=wrong)
-        lines = (json.dumps(pair_row(p), ensure_ascii=False) for p in _noting(found, show, shown))
+        rows = (store.part_redacted(pair_row(p)) for p in _noting(found, show, shown))
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
         if export is not None:
             console.note(f"wrote {console.write_lines(export, lines)} pairs to {export}")
         else:

@@ -2,7 +2,8 @@
 
 Knows what is secret (keys, passwords, tokens: of chat models, URLs and the environment) and in
 which forms it may turn up in a text. Knows no sink: whoever keeps, prints or cuts a text masks it
-first, for half a key is not recognised any more.
+first, for half a key is not recognised any more. What else a team wants out of its texts is for
+`redaction`; its hooks are told here, so that an error says nothing that a store would not keep.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -36,6 +37,7 @@ _TOKENS = re.compile(
 
 _known: set[str] = set()
 _pattern: re.Pattern[str] | None = None
+_hooks: list[Callable[[str], str]] = []
 _lock = threading.Lock()
 
 _Data = TypeVar("_Data")
@@ -116,10 +118,30 @@ def masked(text: str) -> str:
 def masked_error(error: BaseException | str) -> str:
     """What an error says, without known secrets, passwords in URLs, and what looks like a key.
 
-    An error is no content: here a sentence may lose a word, which a model's answer must not.
+    An error is no content: here a sentence may lose a word, which a model's answer must not. While
+    a store that redacts is open, its hook is asked, too; where that fails, nothing is said.
     """
     text = _USERINFO.sub(rf"\1{MASK}@", masked(str(error)))
-    return _TOKENS.sub(_without_token, text)
+    text = _TOKENS.sub(_without_token, text)
+    try:
+        for hook in tuple(_hooks):
+            text = hook(text)
+    except Exception:
+        return f"{MASK} (what it says could not be redacted)"
+    return text
+
+
+def ask_in_errors(hook: Callable[[str], str]) -> None:
+    """Let `masked_error` ask a hook, too, until `ask_no_more`."""
+    with _lock:
+        _hooks.append(hook)
+
+
+def ask_no_more(hook: Callable[[str], str]) -> None:
+    """End what `ask_in_errors` began, once; a hook that is not asked is passed over."""
+    with _lock:
+        if hook in _hooks:
+            _hooks.remove(hook)
 
 
 def masked_data(data: _Data) -> _Data:
