@@ -24,7 +24,9 @@ from trainer.cli.verbs.bench import bench, report
 from trainer.cli.verbs.collect import ask, collect, pairs, traces
 from trainer.cli.verbs.demo import demo
 from trainer.cli.verbs.doctor import doctor
+from trainer.cli.verbs.drift import drift
 from trainer.cli.verbs.loop import loop
+from trainer.cli.verbs.replay import replay, score
 from trainer.cli.verbs.serve import serve_weak, studio
 from trainer.cli.verbs.train import dpo, push, sft
 
@@ -112,6 +114,7 @@ for verb in (
     *(demo, ask, collect, traces, pairs, doctor),
     *(adapters, route, promote, rollback),
     *(bench, report, push, loop, studio),
+    *(replay, score, drift),
 ):
     app.command()(verb)
 app.command("serve-weak")(serve_weak)
