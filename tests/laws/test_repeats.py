@@ -16,11 +16,16 @@ RUNS = 300
 MOST = 26
 
 
-def replies(draw: random.Random, shift: float) -> list[tuple[str, str, str, str]]:
-    """Probes of every kind of noise; in the second run a share of each distribution moved."""
+NOISY, QUIET = (0.0, 0.05, 0.2, 0.5, 0.9), (0.0, 0.05, 0.1)
+
+
+def replies(
+    draw: random.Random, shift: float, noises: Sequence[float]
+) -> list[tuple[str, str, str, str]]:
+    """Probes of these kinds of noise; in the second run a share of their answers is another."""
     found = []
     for _ in range(PROBES):
-        noise = draw.choice([0.0, 0.05, 0.2, 0.5, 0.9])
+        noise = draw.choice(noises)
         words = [f"w{draw.randrange(9)}" for _ in range(6)]
 
         def said(extra: float, noise: float = noise, words: Sequence[str] = words) -> str:
@@ -32,12 +37,14 @@ def replies(draw: random.Random, shift: float) -> list[tuple[str, str, str, str]
     return found
 
 
-def alarms(shift: float, seed: int, runs: int = RUNS) -> tuple[int, int, int]:
+def alarms(
+    shift: float, seed: int, runs: int = RUNS, noises: Sequence[float] = NOISY
+) -> tuple[int, int, int]:
     """Runs in which answers, scores, and either at half of the level raised an alarm."""
     draw = random.Random(seed)
     answers = scores = either = 0
     for number in range(runs):
-        four = replies(draw, shift)
+        four = replies(draw, shift, noises)
         right = [tuple(float(text.endswith("yes")) for text in each) for each in four]
         p = changed_p(four, apart, resamples=399, seed=number)
         q = shifted_p(right, resamples=399, seed=number)  # type: ignore[arg-type]
@@ -52,10 +59,19 @@ def test_a_model_that_did_not_change_raises_no_more_alarms_than_the_level() -> N
 
 
 def test_a_change_of_a_third_of_the_answers_is_found() -> None:
-    answers, scores, either = alarms(0.35, seed=2, runs=60)
-    assert scores >= 50
-    assert either >= 48
-    assert answers >= 30
+    _, scores, either = alarms(0.35, seed=2, runs=60, noises=QUIET)
+    assert min(scores, either) >= 52
+
+
+def test_other_words_are_found_where_scores_are_the_same() -> None:
+    draw, found = random.Random(5), 0
+    for number in range(60):
+        four = [
+            tuple(f"{draw.choice(style)} {draw.choice(style)}\nAnswer: yes" for style in styles)
+            for styles in [("abcd", "abcd", "cdef", "cdef")] * PROBES
+        ]
+        found += changed_p(four, apart, resamples=399, seed=number) <= LEVEL
+    assert found >= 54
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])

@@ -40,7 +40,7 @@ def test_kappa_is_the_textbooks() -> None:
 
 def test_alpha_is_krippendorffs_own_example() -> None:
     # "Computing Krippendorff's Alpha-Reliability" (2011), A: ten units, two observers, 0.095
-    m, n = "0100000000", "1110010000"
+    m, n = "0100000000", "1110010100"
     said = [
         (rater, (str(i), 0), v == "1")
         for rater, row in (("m", m), ("n", n))

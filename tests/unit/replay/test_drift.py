@@ -28,7 +28,7 @@ def a_model(noise: float, skill: float, seed: int = 0) -> ScriptedModel:
         right = (number % 20) < 20 * skill
         if draw.random() < noise:
             return f"Answer: {draw.choice(['7', '8', '9'])}"
-        return f"Answer: {number if right else -number}"
+        return f"Answer: {number if right else number + 100}"
 
     return ScriptedModel(reply, model_name="large")
 
