@@ -53,15 +53,20 @@ def wanted(
     known = {field.name: str(field.type) for field in fields(Filter)}
     found: dict[str, Any] = {}
     for each in [*([f"since={since}"] if since else []), *(where or [])]:
-        name, sign, text = each.partition("=")
-        if not sign:
-            raise ValueError(f"--where is FIELD=VALUE, such as domain=law, not {each!r}")
-        if name not in known:
-            raise ValueError(f"no field {name!r} to ask for{nearest(name, list(known))}")
+        name, text = _parted(each, list(known))
         if name in found:
             raise ValueError(f"{name!r} is asked for twice; a trace has one")
         found[name] = _value(name, text, known[name], now or datetime.now(UTC))
     return found
+
+
+def _parted(each: str, known: list[str]) -> tuple[str, str]:
+    name, sign, text = each.partition("=")
+    if not sign:
+        raise ValueError(f"--where is FIELD=VALUE, such as domain=law, not {each!r}")
+    if name not in known:
+        raise ValueError(f"no field {name!r} to ask for{nearest(name, known)}")
+    return name, text
 
 
 def _value(name: str, text: str, kind: str, now: datetime) -> Any:

@@ -35,13 +35,11 @@ def fewest(level: float) -> int:
 def compared(now: DriftRun, before: DriftRun | None, *, level: float = LEVEL) -> DriftRun:
     """The run with what came of comparing it: p values, what is new, and whether it drifted.
 
-    Answers and scores are tested, each at half of the level, so that both together raise a false
-    alarm in at most that share of runs. A probe that was not answered each time in both runs is
-    left out. A new name or fingerprint is noticed whatever the tests say.
+    Answers and scores are tested, each at half of the level. A probe that was not answered each
+    time in both runs is left out. A new name or fingerprint is noticed whatever the tests say.
 
     Args:
-        now: the run.
-        before: the one before it, of the same probes; None for the first.
+        now, before: the run, and the one before it of the same probes; None for the first.
         level: the chance of a false alarm, between 0 and 1.
 
     Raises:
@@ -51,22 +49,19 @@ def compared(now: DriftRun, before: DriftRun | None, *, level: float = LEVEL) ->
     if before is None:
         return now
     fours = _both(before, now)
-    answers = [_texts(four) for four in fours]
-    scored = [s for s in map(_scores, fours) if s is not None]
-    scored = scored if before.evaluator == now.evaluator else []
-    p_answers = changed_p(answers, apart) if answers else None
-    p_scores = shifted_p(scored) if scored else None
+    p_answers, p_scores = _tested(fours, scores=before.evaluator == now.evaluator)
     smallest = min([p for p in (p_answers, p_scores) if p is not None], default=1.0)
-    return now.model_copy(
-        update={
-            "against": before.id,
-            "compared": len(fours),
-            "p_answers": p_answers,
-            "p_scores": p_scores,
-            "noticed": sorted({*now.told} - {*before.told}),
-            "drifted": smallest <= level / _TESTS,
-        }
-    )
+    tests = {"compared": len(fours), "p_answers": p_answers, "p_scores": p_scores}
+    found = {"noticed": sorted({*now.told} - {*before.told}), "drifted": smallest <= level / _TESTS}
+    return now.model_copy(update={"against": before.id, **tests, **found})
+
+
+def _tested(fours: list[tuple[Probe, Probe]], *, scores: bool) -> tuple[float | None, float | None]:
+    """The p values of answers and of scores; None where there is nothing to compare."""
+    answers = [_texts(four) for four in fours]
+    scored = [found for found in map(_scores, fours) if found is not None] if scores else []
+    p_answers = changed_p(answers, apart) if answers else None
+    return p_answers, shifted_p(scored) if scored else None
 
 
 def apart(one: str, other: str) -> float:

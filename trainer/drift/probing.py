@@ -60,32 +60,24 @@ class Probing:
             ConnectionError: when fewer than half of the probes were answered each time.
             Exception: a failure that no further call can escape, as the client raised it.
         """
-        run = DriftRun(
-            strong=model_name(self.strong),
-            probes=self.digest(rows),
-            evaluator=evaluator_name(self.evaluator),
-            asked=[],
-        )
+        named = {"strong": model_name(self.strong), "evaluator": evaluator_name(self.evaluator)}
+        run = DriftRun(**named, probes=self.digest(rows), asked=[])
         times = [self._asked(rows) for _ in range(TIMES)]
-        asked = [
-            Probe(
-                query=row["query"],
-                answers=[said["answer"] for said in each],
-                scores=[said["score"] for said in each],
-            )
-            for row, *each in zip(rows, *times, strict=True)
-        ]
-        failed = [said["error"] for each in times for said in each if said["error"]]
-        whole = sum(None not in probe.answers for probe in asked)
-        if failed:
-            self.say(f"{len(failed)} of {TIMES * len(rows)} calls failed; the last: {failed[-1]}")
-        if 2 * whole < len(rows):
-            raise ConnectionError(
-                f"only {whole} of {len(rows)} probes were answered {TIMES} times: this run is not "
-                f"kept; the last failure: {failed[-1]}"
-            )
+        asked = [_probe(row["query"], each) for row, *each in zip(rows, *times, strict=True)]
+        self._check(asked, [said["error"] for each in times for said in each if said["error"]])
         told = {name for each in times for said in each for name in said["told"]}
         return run.model_copy(update={"asked": asked, "told": sorted(told)})
+
+    def _check(self, asked: Sequence[Probe], failed: Sequence[str]) -> None:
+        """Tell of failures, and refuse a run that has too many of them."""
+        if failed:
+            self.say(f"{len(failed)} of {TIMES * len(asked)} calls failed; the last: {failed[-1]}")
+        whole = sum(None not in probe.answers for probe in asked)
+        if 2 * whole < len(asked):
+            raise ConnectionError(
+                f"only {whole} of {len(asked)} probes were answered {TIMES} times: this run is not "
+                f"kept; the last failure: {failed[-1]}"
+            )
 
     def _asked(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         states = [{"asked": _asked_of(row), "finished": {}} for row in rows]
@@ -118,6 +110,11 @@ class Probing:
                 raise
             return {**found, "error": str(masked_error(error))}  # the answer stands
         return {**found, "score": scored["score"]}
+
+
+def _probe(query: str, times: Sequence[Mapping[str, Any]]) -> Probe:
+    answers, scores = ([said[name] for said in times] for name in ("answer", "score"))
+    return Probe(query=query, answers=answers, scores=scores)
 
 
 def _asked_of(row: Row) -> dict[str, Any]:

@@ -23,6 +23,9 @@ Item = tuple[str, int | None]
 Ratings = Mapping[Item, Mapping[str, float]]
 """By answer, what each rater gave it."""
 
+Labels = Mapping[Item, Mapping[str, bool]]
+"""The same as good or not."""
+
 LEAST = 0.4
 """Kappa's lower bound below which a judge agrees poorly; "fair" begins there (Fleiss, 1981)."""
 _RESAMPLES = 1000
@@ -75,19 +78,15 @@ def ratings_of(
 
     found: dict[Item, dict[str, float]] = {}
     people: set[str] = set()
-    traces: dict[str, Trace] = {}
-    for said in latest([each for key in keys for each in store.feedbacks(key=key)]):
-        if said.score is None or said.source.startswith("judge:"):
-            continue
-        trace = _trace_of(said, store)
+    every = latest([each for key in keys for each in store.feedbacks(key=key)])
+    for said in every:
+        trace = None if said.source.startswith("judge:") else _trace_of(said, store)
         place = None if trace is None else _rated(said, trace)
-        if trace is None or place is None:
-            continue
-        people.add(said.source)
-        found.setdefault(place, {})[said.source] = said.score
-        traces[trace.key] = trace
-    for trace in traces.values():
-        for place, judge, score in _judged(trace, store):
+        if place is not None and said.score is not None:
+            people.add(said.source)
+            found.setdefault(place, {})[said.source] = said.score
+    for key in {key for key, _ in found}:
+        for place, judge, score in _judged(store.get(key), store):
             if place in found:
                 found[place][judge] = score
     return found, people
@@ -112,22 +111,17 @@ def agreements(
         seed: of the bootstrap.
     """
     labels, used = _labelled(ratings, people, cuts or {})
-    truth = {
-        item: _most([given[p] for p in given if p in people]) for item, given in labels.items()
-    }
-    found = []
-    for judge in sorted({rater for given in ratings.values() for rater in given} - people):
-        both = [
-            (bool(truth[item]), given[judge])
-            for item, given in labels.items()
-            if judge in given and truth[item] is not None
-        ]
-        of = {item: given for item, given in labels.items() if judge in given}
-        one = [
-            (r, i, v) for i, given in of.items() for r, v in given.items() if r in {judge, *people}
-        ]
-        found.append(_agreement(judge, used[judge], both, alpha_of(one), seed))
-    return found
+    judges = sorted({rater for given in ratings.values() for rater in given} - people)
+    return [_of_judge(judge, used[judge], labels, people, seed) for judge in judges]
+
+
+def _of_judge(judge: str, cut: float, labels: Labels, people: set[str], seed: int) -> Agreement:
+    of = {item: given for item, given in labels.items() if judge in given}
+    truth = {i: _most([v for r, v in given.items() if r in people]) for i, given in of.items()}
+    both = [(good, of[item][judge]) for item, good in truth.items() if good is not None]
+    shown = {judge, *people}
+    said = [(r, i, v) for i, given in of.items() for r, v in given.items() if r in shown]
+    return _agreement(judge, cut, both, alpha_of(said), seed)
 
 
 def all_alpha(
@@ -238,11 +232,13 @@ def _rated(said: Feedback, trace: Trace) -> Item | None:
     return (trace.key, served[0]) if len(served) == 1 else None
 
 
-def _judged(trace: Trace, store: TraceStore) -> list[tuple[Item, str, float]]:
+def _judged(trace: Trace | None, store: TraceStore) -> list[tuple[Item, str, float]]:
     """The scores that judges gave: the trace's own evaluator in it, others beside it."""
     from cowest_graph.traces import latest
 
     found: list[tuple[Item, str, float]] = []
+    if trace is None:
+        return found
     if trace.evaluator is not None:
         own = source_of(trace.evaluator)
         scores = [(None, trace.solo_score), *((a.index, a.score) for a in trace.attempts)]

@@ -53,9 +53,8 @@ def sampled(
     """Some of the queries of a store, each as likely as any other, however often it was asked.
 
     Every query with its conversation is hashed with the seed, and the smallest hashes are the
-    sample ("bottom-k"; Cohen and Kaplan, 2007). So it needs no list of what was seen, two calls
-    with a seed give the same, in whatever order the traces come, and traces that come later change
-    it by what is new in it alone.
+    sample ("bottom-k"; Cohen and Kaplan, 2007): it needs no list of what was seen, is the same in
+    whatever order traces come, and later traces change it by what is new in it alone.
 
     A reference is the trace's own; where it has none, the latest correction that somebody gave.
 

@@ -268,8 +268,6 @@ def _judging(again: bool) -> Callable[[_Place], list[Said]]:
 
 def _said(place: _Place, answer: Answer, again: bool) -> Said:
     """One call of the judge. It is journalled, so that a killed run does not pay for it twice."""
-    from langchain_core.messages import AIMessage
-
     from cowest_graph.calls import evaluation_call, failed_call
     from cowest_graph.evaluators import as_evaluator
     from cowest_graph.failures import FATAL, failure_kind
@@ -279,20 +277,26 @@ def _said(place: _Place, answer: Answer, again: bool) -> Said:
     journal = None if again else place.store
     judging = as_evaluator(place.judge.evaluator)
     node = evaluation_call(judging, of="answer", key=slot, journal=journal)
-    state = {
+    try:
+        told = node.invoke(_state(place, answer, again))
+    except Exception as error:
+        if failure_kind(error) in FATAL:
+            raise
+        told = {slot: None, "calls": [failed_call("evaluate", error)]}
+    return Said(answer, told[slot], [Call(**call) for call in told["calls"]])
+
+
+def _state(place: _Place, answer: Answer, again: bool) -> dict[str, Any]:
+    """What a graph would know of this answer."""
+    from langchain_core.messages import AIMessage
+
+    return {
         "asked": {"query": place.trace.query, "reference": place.trace.reference},
         "answer": AIMessage(answer.text),
         "key": place.key,
         "index": answer.index,
         "finished": {} if again else place.store.finished(place.key),
     }
-    try:
-        told = node.invoke(state)
-    except Exception as error:
-        if failure_kind(error) in FATAL:
-            raise
-        told = {slot: None, "calls": [failed_call("evaluate", error)]}
-    return Said(answer, told[slot], [Call(**call) for call in told["calls"]])
 
 
 def _unscored(trace: Trace | None, again: bool) -> list[Answer]:

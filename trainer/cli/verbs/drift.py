@@ -53,17 +53,11 @@ def _compared(settings: Config, rows: list[dict[str, Any]], level: float) -> tup
     from trainer.drift.comparing import fewest
 
     if len(rows) < (least := fewest(level)):
-        raise ValueError(
-            f"{len(rows)} probes cannot show a drift at the level {level:g}: give {least} or more, "
-            "better 30"
-        )
-    probing = Probing(
-        settings.strong_model(),
-        settings.evaluator_named(),
-        settings.wording(),
-        max_concurrency=settings.collect.max_concurrency,
-        say=console.note,
-    )
+        shown = f"{len(rows)} probes cannot show a drift at the level {level:g}"
+        raise ValueError(f"{shown}: give {least} or more, better 30")
+    models = (settings.strong_model(), settings.evaluator_named(), settings.wording())
+    most = settings.collect.max_concurrency
+    probing = Probing(*models, max_concurrency=most, say=console.note)
     with settings.store() as store:
         store.prove_writable()  # before anything is paid
         run = probing.run(rows)
@@ -71,9 +65,7 @@ def _compared(settings: Config, rows: list[dict[str, Any]], level: float) -> tup
         before = runs[0] if runs else None
         run = compared(run, before, level=level)
         if before is not None and run.compared < least:
-            raise ConnectionError(
-                f"only {run.compared} probes were answered each time in both runs, and {least} are "
-                "needed: this run is not kept"
-            )
+            answered = f"only {run.compared} probes were answered each time in both runs"
+            raise ConnectionError(f"{answered}, and {least} are needed: this run is not kept")
         store.keep_drift(run)
     return run, before

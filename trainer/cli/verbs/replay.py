@@ -30,7 +30,7 @@ def replay(
     since: Since = None,
     where: Where = None,
     sample: Annotated[int, typer.Option(min=1, help="Queries, at most.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of the sampling; the same gives the same.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling; the same gives the same.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print calls, tokens and price; ask nothing.")
     ] = False,
@@ -180,18 +180,25 @@ def _show(
         return
     table = Table("judge", "answers", "good above", "same", "kappa [95 %]", "alpha")
     for each in agreed:
-        interval = f" [{each.low:.2f}, {each.high:.2f}]" if each.low is not None else ""
-        numbers = [_number(value) for value in (each.same, each.kappa, each.alpha)]
-        kappa = f"{numbers[1]}{interval}"
-        cells = (each.judge, str(each.answers), f"{each.cut:g}", numbers[0], kappa, numbers[2])
-        table.add_row(*cells)
+        table.add_row(*_cells(each))
     console.show_table(table)
     console.show(f"alpha of all judges and people: {_number(alpha)}")
+    why = f"the lower bound of kappa is not {at_least:g} or more"
     for name in poor:
-        console.show(
-            f"{name} agrees poorly with people, or too few answers were rated to tell: the lower "
-            f"bound of kappa is not {at_least:g} or more"
-        )
+        console.show(f"{name} agrees poorly with people, or too few rated its answers: {why}")
+
+
+def _cells(each: Agreement) -> tuple[str, ...]:
+    interval = f" [{each.low:.2f}, {each.high:.2f}]" if each.low is not None else ""
+    same, kappa, alpha = (_number(value) for value in (each.same, each.kappa, each.alpha))
+    return (
+        each.judge,
+        str(each.answers),
+        f"{each.cut:g}",
+        same,
+        f"{kappa}{interval}",
+        alpha,
+    )
 
 
 def _number(value: float | None) -> str:
