@@ -150,7 +150,7 @@ def _count(count: Scored, place: _Place, said: list[Said]) -> int:
     count.scored += given
     count.failed += failed
     count.unscored += len(said) - given - failed
-    count.traces += bool(said) and isinstance(place, _Anew)
+    count.traces += given > 0 and isinstance(place, _Anew)
     return given
 
 
@@ -211,6 +211,8 @@ class _Anew(_Place):
 
     def keep(self, said: list[Said]) -> None:
         new = self._new()
+        if all(one.score is None for one in said):
+            return  # a trace without a score says nothing that the old one does not
         if self.store.change(new.key, lambda t: with_scores(t, self.judge.name, said)) is None:
             self.store.record(with_scores(new, self.judge.name, said))
 
@@ -325,15 +327,20 @@ def with_scores(trace: Trace, evaluator: str, said: Iterable[Said]) -> Trace:
     attempts = []
     for attempt in trace.attempts:
         one = by.get(attempt.index)
-        if one is not None and one.answer.text == attempt.answer:
+        if one is not None and _counts(one, attempt.answer, attempt.score):
             judged = {"score": one.score, "score_se": None}
             attempt = attempt.model_copy(update={**judged, "calls": _calls(attempt.calls, one)})
         attempts.append(attempt)
     solo = by.get(None)
-    if solo is not None and solo.answer.text == trace.solo:
+    if solo is not None and _counts(solo, trace.solo, trace.solo_score):
         changes |= {"solo_score": solo.score, "solo_score_se": None}
         changes["calls"] = _calls(trace.calls, solo)
     return trace.model_copy(update={**changes, "attempts": attempts})
+
+
+def _counts(said: Said, text: str | None, score: float | None) -> bool:
+    """Whether it is of this text, and no failure in the place of a score."""
+    return said.answer.text == text and (said.score is not None or score is None)
 
 
 def unscored_copy(trace: Trace, evaluator: str) -> Trace:

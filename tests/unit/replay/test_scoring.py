@@ -219,3 +219,21 @@ def test_two_at_once_pay_once() -> None:
         each.join()
     assert len(judge.calls) == 24
     assert len(store) == 12
+
+
+def test_a_judge_that_fails_again_leaves_the_score_that_there_is() -> None:
+    trace = served()
+    store = a_store(trace)
+    judged(store, Judging("exact"), own="exact")
+    count = judged(store, Judging("exact", fails_after=0), own="exact", again=True)
+    assert count.failed == 1
+    found = store.get(trace.key)
+    assert found is not None
+    assert found.attempts[0].score == 1
+    assert found.complete
+
+
+def test_no_new_trace_is_made_where_the_judge_says_nothing() -> None:
+    store = a_store(collected())
+    count = judged(store, Judging("new", mute=True), own="new")
+    assert (count.unscored, count.traces, len(store)) == (4, 0, 1)
