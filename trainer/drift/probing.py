@@ -17,7 +17,7 @@ from cowest_graph.conversation import as_data, as_messages, parted
 from cowest_graph.evaluators import Evaluator, as_evaluator, evaluator_name, model_name
 from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.graph import ChatModel, solo_chain
-from cowest_graph.masking import masked, masked_error
+from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, text_of
 from cowest_graph.traces import DriftRun, Probe
 
@@ -98,8 +98,7 @@ class Probing:
         said = node.invoke(state, config)
         (call,) = said["calls"]
         told = [call[name] for name in ("model", "fingerprint") if call.get(name)]
-        answer = masked(text_of(said["solo"]))  # as the next run finds it in the store
-        found = {"answer": answer, "score": None, "told": told, "error": None}
+        found = {"answer": text_of(said["solo"]), "score": None, "told": told, "error": None}
         if self.evaluator is None:
             return found
         scoring = evaluation_call(as_evaluator(self.evaluator), of="solo", key="score")
