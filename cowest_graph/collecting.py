@@ -45,7 +45,8 @@ def collect(
 
     Args:
         collector: a compiled `create_collector`.
-        rows: {"query", "reference", …} each.
+        rows: {"query", "reference", …} each; "whose" (user, tenant, thread_id, tags) is kept in
+            the row's trace.
         max_concurrency: queries at a time; each also drafts its K in parallel, at most this many.
 
     Raises:
@@ -58,10 +59,10 @@ def collect(
     """
     if (prove := getattr(getattr(collector, "builder", None), "prove_writable", None)) is not None:
         prove()
-    config = RunnableConfig(max_concurrency=max_concurrency)
+    configs = [_config(row, max_concurrency) for row in rows]
     hopeless = 0
     for index, result in collector.batch_as_completed(
-        [dict(row) for row in rows], config, return_exceptions=True
+        [dict(row) for row in rows], configs, return_exceptions=True
     ):
         if isinstance(result, Exception):
             if failure_kind(result) in FATAL:
@@ -179,6 +180,17 @@ def _named(row: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError(f"no field {theirs!r}; the row has {known}")
     rest = {key: value for key, value in row.items() if key not in {*fields, *fields.values()}}
     return {**rest, **{ours: row[theirs] for ours, theirs in fields.items()}}
+
+
+def _config(row: Mapping[str, Any], max_concurrency: int) -> RunnableConfig:
+    """The configuration of a row's run; it says whose it is, as a host would."""
+    config = RunnableConfig(max_concurrency=max_concurrency)
+    told = dict(row.get("whose") or {})
+    if (thread := told.pop("thread_id", None)) is not None:
+        config["configurable"] = {"thread_id": thread}
+    if told:
+        config["metadata"] = {"cowest": told}
+    return config
 
 
 def _answered(trace: Trace) -> bool:

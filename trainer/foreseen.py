@@ -58,10 +58,14 @@ class Calls:
 
 
 def left_over(collectors: Collectors, rows: Sequence[Row], store: TraceStore) -> list[Row]:
-    """The rows that have no complete trace by the version in use."""
-    traces = [store.get(collectors.key(row, store)) for row in rows]
+    """The rows that have no complete trace by the version in use, or a stale one."""
+    from cowest_graph.traces import is_stale
+
+    traces, drifted = [store.get(collectors.key(row, store)) for row in rows], store.drifted()
     return [
-        row for row, trace in zip(rows, traces, strict=True) if trace is None or not trace.complete
+        row
+        for row, trace in zip(rows, traces, strict=True)
+        if trace is None or not trace.complete or is_stale(trace, drifted)
     ]
 
 

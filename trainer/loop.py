@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,6 +137,7 @@ class Loop:
         asked = kept if feedback is None else self._kept(feedback, held_out)
         made_of = self._made_of(kept, asked, held_out, start)
         state = _State.of(self.folder, made_of, start or self.adapters.current)
+        self._heed_drift(state)
         self._check_unseen(state.start, held_out)
         found: list[Round] = []
         trunk = state.start
@@ -149,6 +151,19 @@ class Loop:
                 break
             trunk = found[-1].candidate
         return found
+
+    def _heed_drift(self, state: _State) -> None:
+        """Begin anew where the strong model has changed since the rounds that are kept."""
+        since = self.traces.drifted().get(model_name(self.collectors.strong))
+        drift = None if since is None else since.isoformat()
+        if drift == state.drift:
+            return
+        if state.rounds:
+            self.say(
+                f"the strong model has changed since {drift}: what it said before teaches no more, "
+                "and a new round begins"
+            )
+        state.begin_anew(drift, self.adapters.current)
 
     def _distinct(self, held_out: RowsOfQueries) -> RowsOfQueries:
         """Each query once: a test takes every row for a query of its own."""
@@ -242,7 +257,7 @@ class Loop:
         traces = self._collected(start, rows)
         job = aimed(self.job("dpo"), traces)
         wrong = wrong_pairs(self.traces.feedbacks(key=PAIR))
-        given = training_rows(job.objective, traces, wrong=wrong)
+        given = training_rows(job.objective, traces, wrong=wrong, drifted=self.traces.drifted())
         made = self.course.rows(given, traces, job.objective, self.collectors.style)
         if isinstance(made, str):
             return None, made
@@ -258,7 +273,8 @@ class Loop:
     def _told(self, row: Mapping[str, Any], starts: Sequence[str]) -> Trace | None:
         """The trace of the last of these versions that was asked a query."""
         try:
-            keys = [self.collectors.key(row, self.traces, version=start) for start in reversed(starts)]
+            of = partial(self.collectors.key, row, self.traces)
+            keys = [of(version=start) for start in reversed(starts)]
         except ValueError:  # told by the collection, which asks nothing for such a row
             return None
         return next((trace for key in keys if (trace := self.traces.get(key))), None)
@@ -289,8 +305,14 @@ class Loop:
         found = collected(collector, rows, what="feedback", say=self.say, max_concurrency=most)
         return [trace for trace in found if trace is not None]
 
+    @property
+    def _gate_file(self) -> str:
+        """Where the gate's traces are; what a strong model said that has changed is no measure."""
+        since = self.traces.drifted().get(model_name(self.collectors.strong))
+        return "gate.db" if since is None else f"gate-{since:%Y%m%dT%H%M%S}.db"
+
     def _judged(self, candidate: str, current: str, held_out: RowsOfQueries) -> Verdict:
-        with self.store(f"sqlite:///{self.folder / 'gate.db'}") as store:
+        with self.store(f"sqlite:///{self.folder / self._gate_file}") as store:
 
             def scores(version: str, beside: str) -> Scores:
                 def asked(rows: RowsOfQueries) -> list[float | None]:
@@ -313,6 +335,10 @@ class _State:
     made_of: dict[str, str]
     start: str | None
     rounds: list[Round]
+    drift: str | None = None
+    """When the strong model was last found changed, as these rounds know."""
+    before: list[Round] = field(default_factory=list)
+    """The rounds until then."""
 
     @classmethod
     def of(cls, folder: Path, made_of: dict[str, str], start: str | None) -> _State:
@@ -331,7 +357,10 @@ class _State:
             raise ValueError(
                 f"{folder}/ holds a loop with other {', '.join(others)}; give a new --out"
             )
-        return cls(path, kept["made_of"], kept["start"], [_round(each) for each in kept["rounds"]])
+        rounds, before = (
+            [_round(each) for each in kept.get(name, [])] for name in ("rounds", "before")
+        )
+        return cls(path, kept["made_of"], kept["start"], rounds, kept.get("drift"), before)
 
     def round(self, number: int) -> Round | None:
         """The round of this number, where it was decided."""
@@ -340,13 +369,26 @@ class _State:
     def add(self, done: Round) -> Round:
         """Keep a round, in the place of what was kept of it."""
         self.rounds = [each for each in self.rounds if each.number != done.number] + [done]
+        self._write()
+        return done
+
+    def begin_anew(self, drift: str | None, current: str | None) -> None:
+        """Put the rounds aside: what comes starts from the last candidate, or what is in use."""
+        if self.rounds:
+            trained = [each.candidate for each in self.rounds if each.candidate is not None]
+            self.start = current or (trained[-1] if trained else self.start)
+        self.before, self.rounds, self.drift = [*self.before, *self.rounds], [], drift
+        self._write()
+
+    def _write(self) -> None:
         plain = {
             "made_of": self.made_of,
             "start": self.start,
             "rounds": [asdict(each) for each in self.rounds],
+            "drift": self.drift,
+            "before": [asdict(each) for each in self.before],
         }
         write_text(self.path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
-        return done
 
 
 def _round(plain: Mapping[str, Any]) -> Round:

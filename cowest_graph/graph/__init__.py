@@ -1,5 +1,6 @@
 """The two graphs: from a query to an answer, and to what teaches the weak model."""
 
+from cowest_graph.graph.chains import solo_chain
 from cowest_graph.graph.collaboration import create_collaboration
 from cowest_graph.graph.collector import create_collector
 from cowest_graph.graph.collectors import Collectors
@@ -13,4 +14,5 @@ __all__ = [
     "Collectors",
     "create_collaboration",
     "create_collector",
+    "solo_chain",
 ]

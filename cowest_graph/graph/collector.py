@@ -133,6 +133,7 @@ def _check_num_drafts(number: int) -> None:
 
 def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
     def whole(key: str) -> Trace | None:
+        traces.set_aside(key)  # what the strong model said before it changed is asked anew
         known = traces.get(key)
         return known if known is not None and known.complete else None
 

@@ -1,7 +1,15 @@
 """What every collaboration leaves: traces, and the store that keeps them."""
 
+from cowest_graph.traces.drifts import DriftRun, Probe, is_stale
 from cowest_graph.traces.exchange import BadRow, Imported
-from cowest_graph.traces.feedback import PAIR, Feedback, latest, wrong_pair, wrong_pairs
+from cowest_graph.traces.feedback import (
+    PAIR,
+    Feedback,
+    latest,
+    of_answer,
+    wrong_pair,
+    wrong_pairs,
+)
 from cowest_graph.traces.filters import Filter
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
@@ -26,11 +34,13 @@ __all__ = [
     "BadRow",
     "Call",
     "Draw",
+    "DriftRun",
     "Exploration",
     "Feedback",
     "Filter",
     "Imported",
     "Kind",
+    "Probe",
     "Route",
     "Shadow",
     "Summary",
@@ -39,7 +49,9 @@ __all__ = [
     "TraceStore",
     "Traffic",
     "VersionSummary",
+    "is_stale",
     "latest",
+    "of_answer",
     "trace_key",
     "wrong_pair",
     "wrong_pairs",

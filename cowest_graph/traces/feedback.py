@@ -101,10 +101,12 @@ def kept(
 
 
 def latest(said: Iterable[Feedback]) -> list[Feedback]:
-    """What counts: the last that each source said of each key and, of a pair, of that pair."""
+    """What counts: the last that each source said of each key; of a pair or of one of several
+    answers, the last of that one."""
     last = dict[tuple[Any, ...], Feedback]()
     for each in said:
-        place = (each.trace_key or each.run_id, each.key, each.source, _pair_of(each))
+        of = (_pair_of(each), _answer_of(each))
+        place = (each.trace_key or each.run_id, each.key, each.source, *of)
         last.pop(place, None)
         last[place] = each
     return list(last.values())
@@ -124,6 +126,21 @@ def wrong_pairs(said: Iterable[Feedback]) -> set[tuple[str, int, int]]:
             continue
         (found.add if each.value.get("wrong") else found.discard)((each.trace_key, *pair))
     return found
+
+
+def of_answer(index: int | None) -> dict[str, JsonValue]:
+    """The value of feedback on one answer: an attempt's index, or None for the solo answer."""
+    return {"solo": True} if index is None else {"attempt": index}
+
+
+def _answer_of(said: Feedback) -> tuple[str, int] | None:
+    """Which answer it is about; None where it does not say."""
+    if not isinstance(said.value, Mapping):
+        return None
+    solo, index = said.value.get("solo"), said.value.get("attempt")
+    if isinstance(index, int):
+        return "attempt", index
+    return ("solo", 0) if solo is True else None
 
 
 def _pair_of(said: Feedback) -> tuple[int, int] | None:

@@ -22,7 +22,7 @@ class Filter:
     """What a trace must be; None is anything.
 
     Args:
-        kind, domain, weak_version: as the trace has them.
+        kind, domain, weak_version, evaluator: as the trace has them.
         run_id, thread_id, user, tenant: of the run (see `Trace`).
         tag: one of its tags.
         since, until: when it was made; since is within, until is not. A time without a zone is UTC.
@@ -38,6 +38,7 @@ class Filter:
     kind: Kind | None = None
     domain: str | None = None
     weak_version: str | None = None
+    evaluator: str | None = None
     run_id: str | None = None
     thread_id: str | None = None
     user: str | None = None
@@ -54,7 +55,8 @@ class Filter:
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """As SQL, each of them to be met."""
-        found = [*self._equal(TRACES, "kind", "domain", "weak_version"), *self._times()]
+        found = [*self._times()]
+        found += self._equal(TRACES, "kind", "domain", "weak_version", "evaluator")
         if of_run := self._equal(RUNS, "run_id", "thread_id", "user", "tenant"):
             found.append(TRACES.c.key.in_(sa.select(RUNS.c.trace_key).where(*of_run)))
         if self.tag is not None:

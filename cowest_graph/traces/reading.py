@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cowest_graph.traces.counts import all_there, fill, summed
+from cowest_graph.traces.drifts import DRIFTS, DriftRun, drifted_since, runs_of
 from cowest_graph.traces.feedback import Feedback, kept
 from cowest_graph.traces.filters import Filter, utc
 from cowest_graph.traces.pages import Place, gains_of, page_of
@@ -93,8 +94,9 @@ class Reading:
             newest_first: in the other order.
             limit: traces, at most.
             after: `created_at` and `key` of a trace; what follows it, whether it is still there.
-            wanted: fields of `traces.Filter`: kind, domain, weak_version, run_id, thread_id, user,
-                tenant, tag, since, until, min_score, max_score, min_gain, max_gain, failure, text.
+            wanted: fields of `traces.Filter`: kind, domain, weak_version, evaluator, run_id,
+                thread_id, user, tenant, tag, since, until, min_score, max_score, min_gain,
+                max_gain, failure, text.
 
         Raises:
             TypeError: for a filter that there is not.
@@ -134,6 +136,26 @@ class Reading:
         """
         with self._transaction() as connection:
             return kept(connection, trace_key=trace_key, run_id=run_id, key=key)
+
+    def drifted(self) -> dict[str | None, datetime]:
+        """When each strong model was last found changed; nothing of those that never were."""
+        with self._transaction() as connection:
+            if self._database.read_only and not sa.inspect(connection).has_table(DRIFTS.name):
+                return {}  # of an older release
+            return drifted_since(connection)
+
+    def drift_runs(
+        self, *, strong: str | None, probes: str | None = None, limit: int | None = None
+    ) -> list[DriftRun]:
+        """The times that a strong model was probed, the newest first.
+
+        Args:
+            strong: its name.
+            probes: the digest of a probe set; None is any.
+            limit: runs, at most.
+        """
+        with self._transaction() as connection:
+            return runs_of(connection, strong=strong, probes=probes, limit=limit)
 
     def finished(self, key: str) -> dict[str, dict[str, Any]]:
         """The journal of a trace in flight: slot → part. Empty once the trace is recorded."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from cowest_graph.masking import (
 from cowest_graph.traces.claims import Claims
 from cowest_graph.traces.counts import COUNTS, row_of
 from cowest_graph.traces.databases import Database
+from cowest_graph.traces.drifts import DriftRun, drifted_since, is_stale, keep_run, moved
 from cowest_graph.traces.exchange import (
     Imported,
     features,
@@ -117,6 +118,48 @@ class TraceStore(Forgetting, Reading):
         clean = self.redacted(trace)
         with self._transaction(writes=True) as connection:
             self._record(connection, clean)
+
+    def change(self, key: str, changed: Callable[[Trace], Trace]) -> Trace | None:
+        """Replace a trace by what is made of it, whatever others wrote meanwhile.
+
+        Args:
+            key: of the trace.
+            changed: from the trace as it is in the store now; it must be quick, as writers wait.
+
+        Returns:
+            What is in the store then; None where there is no such trace.
+        """
+        with self._transaction(writes=True) as connection:
+            data = connection.scalar(sa.select(TRACES.c.data).where(TRACES.c.key == key))
+            if data is None:
+                return None
+            found = self.redacted(changed(Trace.model_validate(data)))
+            self._record(connection, found)
+            return found
+
+    def keep_drift(self, run: DriftRun) -> None:
+        """Keep a time that the strong model was probed; a drift that it found is known from now on.
+
+        Traces from before are stale then (`traces.is_stale`), and calls in flight are forgotten.
+        """
+        with self._transaction(writes=True) as connection:
+            keep_run(connection, run)
+
+    def set_aside(self, key: str) -> bool:
+        """Give a stale trace a key of its own, so that its query can be asked anew.
+
+        Returns:
+            Whether there was one.
+        """
+        if not self.drifted():
+            return False
+        with self._transaction(writes=True) as connection:
+            data = connection.scalar(sa.select(TRACES.c.data).where(TRACES.c.key == key))
+            old = None if data is None else Trace.model_validate(data)
+            if old is None or not is_stale(old, drifted_since(connection)):
+                return False
+            self._record(connection, Clean(moved(connection, old)))
+            return True
 
     def offer(self, trace: Trace) -> bool:
         """Record the trace, or spool it where the store fails; what is served goes on.

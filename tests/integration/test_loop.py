@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from cowest_graph import AdapterRegistry, TraceStore, exact_match, metric
 from cowest_graph.graph import Collectors
 from cowest_graph.testing import ScriptedModel
+from cowest_graph.traces import DriftRun
 from trainer.course import Course
 from trainer.gate import SequentialGate
 from trainer.job import TrainingJob
@@ -327,3 +328,29 @@ def test_a_folder_of_another_loop_is_refused(world: Callable[..., World]) -> Non
         this.run(start="nobody")
     with pytest.raises(ValueError, match="no adapter to start from, and no SFT"):
         world(name="other").run(rows=[{"query": "learn", "reference": None}])
+
+
+def test_after_a_drift_a_new_round_begins_from_what_is_in_use(
+    world: Callable[..., World],
+) -> None:
+    this = world(5, 10, 10, 11)
+    before = this.run(rounds=1)
+    assert [each.promoted for each in before] == [True, True]
+    calls = this.calls
+    assert this.run(rounds=1) == before
+    assert this.calls == calls  # decided, and not asked again
+    with TraceStore(f"sqlite:///{this.folder / 'traces.db'}") as traces:
+        known = len(traces)
+        traces.keep_drift(DriftRun(strong="scripted", probes="p", asked=[], drifted=True))
+    (only,) = this.run(rounds=1)
+    assert (only.number, only.start) == (1, before[-1].candidate)
+    assert only.candidate not in {each.candidate for each in before}
+    assert any("the strong model has changed since" in said for said in this.said)
+    state = json.loads((this.folder / "loop" / "loop.json").read_text())
+    assert [each["number"] for each in state["before"]] == [0, 1]
+    assert this.opened[-1] != this.opened[0]  # the gate's old answers are no measure
+    with TraceStore(f"sqlite:///{this.folder / 'traces.db'}") as traces:
+        assert len(traces) == known + len(ROWS)  # by the version that is in use now
+    calls = this.calls
+    assert this.run(rounds=1) == [only]
+    assert this.calls == calls

@@ -27,6 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("matplotlib",),
     "studio": ("fastapi", "uvicorn", "jinja2", "multipart"),
     "unsloth": ("unsloth",),
+    "agreement": ("nltk", "sklearn"),
 }
 """Extra → the modules that it brings."""
 

@@ -24,8 +24,10 @@ from trainer.cli.verbs.bench import bench, report
 from trainer.cli.verbs.collect import ask, collect, pairs, traces
 from trainer.cli.verbs.demo import demo
 from trainer.cli.verbs.doctor import doctor
+from trainer.cli.verbs.drift import drift
 from trainer.cli.verbs.loop import loop
 from trainer.cli.verbs.privacy import forget, prune
+from trainer.cli.verbs.replay import replay, score
 from trainer.cli.verbs.serve import serve_weak, studio
 from trainer.cli.verbs.telling import push_feedback, track
 from trainer.cli.verbs.train import dpo, push, sft
@@ -115,6 +117,7 @@ for verb in (
     *(adapters, route, promote, rollback),
     *(bench, report, push, loop, studio),
     *(forget, prune),
+    *(replay, score, drift),
 ):
     app.command()(verb)
 app.command("serve-weak")(serve_weak)

@@ -14,6 +14,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out malformed rows and report them.")
 ]
+ByEvaluator = Annotated[
+    str | None, typer.Option(help="Use only traces that this evaluator scored.")
+]
+StaleToo = Annotated[
+    bool, typer.Option("--stale", help="Use traces from before a drift of the strong model, too.")
+]
 
 _DOMAIN = "Domain in place of files"
 DomainName = Annotated[

@@ -24,8 +24,18 @@ from langchain_core.prompts import ChatPromptTemplate
 from cowest_graph.conversation import as_messages, parted, plain
 from cowest_graph.prompts import Prompts, completion, draft_prompt
 from cowest_graph.state import references
+from cowest_graph.traces import is_stale
 from trainer.objectives import OBJECTIVES
-from trainer.rows.pairs import Marked, Pair, Pairs, PreferenceReport, counted, scored_attempts
+from trainer.rows.pairs import (
+    Drifted,
+    Marked,
+    Pair,
+    Pairs,
+    PreferenceReport,
+    counted,
+    drifts_of,
+    scored_attempts,
+)
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Attempt, Trace
@@ -73,6 +83,7 @@ class DraftReport:
     hurt: int = 0  # ties are among them
     without_help: int = 0  # queries of which no draft helped
     rows: int = 0
+    stale: int = 0  # traces from before a drift of their strong model; left out
 
     def as_dict(self) -> dict[str, int]:
         """The counts as plain data."""
@@ -86,6 +97,7 @@ class DraftReport:
             f"{self.missing_solo} solo scores, {self.missing_drafts} drafts; queries without a "
             f"draft that helped: {self.without_help}; inference traces skipped: "
             f"{self.inference_traces}"
+            + (f"; stale traces left out: {self.stale}" if self.stale else "")
         )
 
 
@@ -163,7 +175,12 @@ def demonstrations(
 
 
 def preferences(
-    traces: Iterable[Trace], *, gains: bool = False, wrong: Container[Marked] = ()
+    traces: Iterable[Trace],
+    *,
+    gains: bool = False,
+    wrong: Container[Marked] = (),
+    drifted: Drifted | None = None,
+    stale: bool = False,
 ) -> Rows[PreferenceReport]:
     """D_PT by Algorithm 1, lines 6 to 25: conversational preference rows (TRL, dataset formats).
 
@@ -177,12 +194,14 @@ def preferences(
         gains: whether rows carry "chosen_gain" and "rejected_gain" (Δ of each draft), which the
             objectives "weighted" and "margin" read.
         wrong: pairs to leave out, as `traces.wrong_pairs` finds them in a store's feedback.
+        drifted, stale: as in `pairs.Pairs`: traces from before a drift of their strong model are
+            left out unless `stale` asks for them.
 
     Returns:
         TRL rows with "prompt", "chosen" and "rejected", and `.report`. They are held in memory,
         some 2 KB a pair; `pairs.Pairs` gives one after the other.
     """
-    pairs = Pairs(traces, wrong=wrong)
+    pairs = Pairs(traces, wrong=wrong, drifted=drifted, stale=stale)
     rows: list[Row] = []
     queries: list[str] = []
     key, prompt = "", list[dict[str, str]]()
@@ -226,13 +245,14 @@ def pair_row(pair: Pair, *, gains: bool = False, prompt: Messages | None = None)
     return {**row, "chosen_gain": pair.chosen_gain, "rejected_gain": pair.rejected_gain}
 
 
-def unpaired(traces: Iterable[Trace]) -> Rows[DraftReport]:
+def unpaired(traces: Iterable[Trace], *, drifted: Drifted | None = None) -> Rows[DraftReport]:
     """Every draft with a gain, alone: TRL's unpaired preference rows, for KTO (arXiv:2402.01306).
 
     Queries whose drafts all helped or all hurt teach here, too; pairs leave them out.
 
     Args:
         traces: collection traces; inference traces are skipped and counted.
+        drifted: as in `pairs.Pairs`; {} keeps stale traces.
 
     Returns:
         TRL rows with "prompt", "completion" and "label" (True: the gain is above 0), and `.report`.
@@ -240,7 +260,7 @@ def unpaired(traces: Iterable[Trace]) -> Rows[DraftReport]:
     rows: list[Row] = []
     queries: list[str] = []
     count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
-    for trace, scored in _collected(traces, count):
+    for trace, scored in _collected(traces, count, drifted):
         for attempt, gain in scored:
             rows.append({**_drafted(trace, attempt), "label": gain > 0})
             queries.append(trace.query)
@@ -248,13 +268,14 @@ def unpaired(traces: Iterable[Trace]) -> Rows[DraftReport]:
     return Rows(rows, DraftReport(**count), queries)
 
 
-def best_drafts(traces: Iterable[Trace]) -> Rows[DraftReport]:
+def best_drafts(traces: Iterable[Trace], *, drifted: Drifted | None = None) -> Rows[DraftReport]:
     """The draft of each query that helped most, as a demonstration: rejection sampling.
 
     A query of which no draft helped teaches nothing. Of equal gains the first draft is taken.
 
     Args:
         traces: collection traces; inference traces are skipped and counted.
+        drifted: as in `pairs.Pairs`; {} keeps stale traces.
 
     Returns:
         TRL rows with "prompt" and "completion", and `.report`.
@@ -262,7 +283,7 @@ def best_drafts(traces: Iterable[Trace]) -> Rows[DraftReport]:
     rows: list[Row] = []
     queries: list[str] = []
     count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
-    for trace, scored in _collected(traces, count):
+    for trace, scored in _collected(traces, count, drifted):
         helped = [(attempt, gain) for attempt, gain in scored if gain > 0]
         if helped:
             best, _ = max(helped, key=lambda drafted: drafted[1])
@@ -273,7 +294,12 @@ def best_drafts(traces: Iterable[Trace]) -> Rows[DraftReport]:
 
 
 def training_rows(
-    objective: str, traces: Iterable[Trace], *, wrong: Container[Marked] = ()
+    objective: str,
+    traces: Iterable[Trace],
+    *,
+    wrong: Container[Marked] = (),
+    drifted: Drifted | None = None,
+    stale: bool = False,
 ) -> Rows[Any]:
     """The rows that an objective is trained on.
 
@@ -281,6 +307,7 @@ def training_rows(
         objective: a name of `trainer.objectives.OBJECTIVES`.
         traces: collection traces.
         wrong: pairs to leave out, of an objective that has pairs.
+        drifted, stale: as in `preferences`.
 
     Raises:
         ValueError: for another name.
@@ -289,8 +316,10 @@ def training_rows(
         raise ValueError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
     wanted = OBJECTIVES[objective]
     if wanted.rows == "preferences":
-        return preferences(traces, gains=wanted.gains, wrong=wrong)
-    return unpaired(traces) if wanted.rows == "unpaired" else best_drafts(traces)
+        given = {} if stale else drifted
+        return preferences(traces, gains=wanted.gains, wrong=wrong, drifted=given)
+    alone = unpaired if wanted.rows == "unpaired" else best_drafts
+    return alone(traces, drifted={} if stale else drifted)
 
 
 def teaches(row: Row) -> bool:
@@ -317,7 +346,7 @@ def label_noise(traces: Iterable[Trace]) -> float | None:
     """
     squares, freedom, gaps = 0.0, 0, []
     count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
-    for _, scored in _collected(traces, count):
+    for _, scored in _collected(traces, count, None):
         scores: defaultdict[str, list[float]] = defaultdict(list)
         for attempt, gain in scored:
             scores[str(attempt.draft).strip()].append(gain)
@@ -345,13 +374,17 @@ def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _collected(
-    traces: Iterable[Trace], count: dict[str, int]
+    traces: Iterable[Trace], count: dict[str, int], drifted: Drifted | None
 ) -> Iterator[tuple[Trace, list[tuple[Attempt, float]]]]:
     """The collection traces with their scored attempts; helped and hurt are counted."""
+    changed = drifts_of(traces, drifted)
     for trace in traces:
         count["traces"] += 1
         if trace.kind == "inference":
             count["inference_traces"] += 1
+            continue
+        if is_stale(trace, changed):
+            count["stale"] += 1
             continue
         scored = scored_attempts(trace, count)
         helped = sum(gain > 0 for _, gain in scored)

@@ -7,14 +7,18 @@ trace at hand is held, so that a store of any size can be gone through.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from cowest_graph.traces import is_stale
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Attempt, Trace
 
 Marked = tuple[str, int, int]
+Drifted = Mapping[str | None, datetime]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class PreferenceReport:
     identical_pairs: int = 0  # chosen and rejected have the same text
     mixed_versions: int = 0  # paired queries whose drafts come from several weak versions
     marked_wrong: int = 0  # pairs that somebody marked as wrong; left out
+    stale: int = 0  # traces from before a drift of their strong model; left out
 
     def as_dict(self) -> dict[str, int]:
         """The counts as plain data."""
@@ -55,6 +60,7 @@ class PreferenceReport:
             f"queries that mix weak versions: {self.mixed_versions}; "
             f"inference traces skipped: {self.inference_traces}"
             + (f"; marked wrong and left out: {self.marked_wrong}" if self.marked_wrong else "")
+            + (f"; stale traces left out: {self.stale}" if self.stale else "")
         )
 
 
@@ -80,10 +86,21 @@ class Pairs:
     Args:
         traces: as `rows.preferences` takes them.
         wrong: pairs to leave out, as `traces.wrong_pairs` finds them.
+        drifted: when strong models were found changed, as `TraceStore.drifted` tells; None to ask
+            `traces`, where it is a store.
+        stale: whether traces from before such a drift give pairs all the same.
     """
 
-    def __init__(self, traces: Iterable[Trace], *, wrong: Container[Marked] = ()) -> None:
+    def __init__(
+        self,
+        traces: Iterable[Trace],
+        *,
+        wrong: Container[Marked] = (),
+        drifted: Drifted | None = None,
+        stale: bool = False,
+    ) -> None:
         self._traces, self._wrong = traces, wrong
+        self._drifted = {} if stale else drifts_of(traces, drifted)
         self._count = dict.fromkeys(PreferenceReport.__dataclass_fields__, 0)
 
     @property
@@ -101,6 +118,9 @@ class Pairs:
         if trace.kind == "inference":
             count["inference_traces"] += 1
             return []
+        if is_stale(trace, self._drifted):
+            count["stale"] += 1
+            return []
         scored = scored_attempts(trace, count)
         helped = [each for each in scored if each[1] > 0]
         hurt = [each for each in scored if each[1] <= 0]
@@ -117,6 +137,15 @@ class Pairs:
         count["identical_pairs"] += sum(p.chosen.draft == p.rejected.draft for p in new)
         count["pairs"] += len(new)
         return new
+
+
+def drifts_of(traces: Iterable[Trace], drifted: Drifted | None) -> Drifted:
+    """The drifts that are given; where none are, those that a store knows of."""
+    if drifted is not None:
+        return drifted
+    told: Any = getattr(traces, "drifted", dict)
+    found: Drifted = told()
+    return found
 
 
 def scored_attempts(trace: Trace, count: dict[str, int]) -> list[tuple[Attempt, float]]:

@@ -62,6 +62,8 @@ ROOMS = {
     "trainer.fast": "",
     "trainer.gate": "",
     "trainer.foreseen": "",
+    "trainer.replay": "",
+    "trainer.drift": "",
     "trainer.objectives": "presets",
     "trainer.job": "objectives presets",
     "trainer.rows": "objectives",
@@ -80,8 +82,8 @@ ROOMS = {
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
-    "trainer.cli": "bench checks console course demo foreseen gate job launch loop plan reports "
-    "rows run studio",
+    "trainer.cli": "bench checks console course demo drift foreseen gate job launch loop plan "
+    "replay reports rows run studio",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.

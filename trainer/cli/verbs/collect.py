@@ -21,6 +21,7 @@ from trainer.cli.config import Config
 from trainer.cli.context import domain_called, settings_of, source_of, told
 from trainer.cli.options import (
     AsJson,
+    ByEvaluator,
     ConfigFile,
     DataFolder,
     DomainName,
@@ -28,6 +29,7 @@ from trainer.cli.options import (
     QueryField,
     ReferenceField,
     SkipBad,
+    StaleToo,
     fields_of,
 )
 
@@ -113,22 +115,23 @@ def collect(
     settings = settings_of(config, source.domain)
     queries = source.feedback(rows)[:limit]
     if dry_run:
-        return _foreseen(settings, queries, prices, as_json, batch)
-    counts, failures, summary = _collected(settings, queries, poll if batch else None)
+        return show_foreseen(settings, queries, prices, as_json, batch=batch)
+    counts, failures, summary = collected_with(settings, queries, poll if batch else None)
     if as_json:
         console.show_json({**counts, "store": summary.as_dict()})
     else:
         console.note(f"{counts['complete']} of {len(queries)} queries are complete; in the store:")
         console.show(str(summary))
-    _what_next(counts, failures)
+    what_next(counts, failures)
 
 
-def _foreseen(
+def show_foreseen(
     settings: Config,
     queries: list[dict[str, Any]],
     prices: Path | None,
     as_json: bool,
-    batch: bool,
+    *,
+    batch: bool = False,
 ) -> None:
     """Print calls, tokens, price and time of what is missing."""
     from trainer.cli.verbs.bench import read_prices
@@ -160,7 +163,7 @@ def _foreseen(
         console.show(f"time: some {total:.0f} s, where {at_once} at a time take no longer each")
 
 
-def _collected(
+def collected_with(
     settings: Config, queries: list[dict[str, Any]], every: float | None = None
 ) -> tuple[dict[str, int], Failures, Summary]:
     """Collect the queries; counts, failures, and what the store holds."""
@@ -202,7 +205,12 @@ def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Failures]:
     return counts, failures
 
 
-def _what_next(counts: dict[str, int], failures: Failures) -> None:
+def what_next(counts: dict[str, int], failures: Failures) -> None:
+    """Say what is missing and why, and end with the exit code of that.
+
+    Raises:
+        typer.Exit: when a row has no trace, or nothing was answered.
+    """
     total, missing = counts["queries"], counts["without_trace"]
     if counts["incomplete"]:
         console.note(
@@ -254,10 +262,12 @@ def pairs(
     show: Annotated[
         int, typer.Option(min=0, help="Show the first N pairs: drafts, scores and gains.")
     ] = 0,
+    evaluator: ByEvaluator = None,
+    stale: StaleToo = False,
     as_json: AsJson = False,
 ) -> None:
     """Count the preference pairs that the traces give, and say what was left out and why."""
-    report, shown = _paired(settings_of(config), weak_version, export, show)
+    report, shown = _paired(settings_of(config), weak_version, export, show, evaluator, stale)
     if as_json:
         console.show_json({**report.as_dict(), **({"shown": shown} if show else {})})
         return
@@ -268,7 +278,12 @@ def pairs(
 
 
 def _paired(
-    settings: Config, weak_version: str | None, export: Path | None, show: int
+    settings: Config,
+    weak_version: str | None,
+    export: Path | None,
+    show: int,
+    evaluator: str | None,
+    stale: bool,
 ) -> tuple[PreferenceReport, list[dict[str, Any]]]:
     """Count the pairs and export them; the report, and the first pairs as plain data."""
     from cowest_graph.traces import PAIR, wrong_pairs
@@ -280,7 +295,8 @@ def _paired(
         if weak_version is not None:
             _check_version(weak_version, store)
         wrong = wrong_pairs(store.feedbacks(key=PAIR))
-        found = Pairs(store.select(weak_version=weak_version, kind="collection"), wrong=wrong)
+        traces = store.query(weak_version=weak_version, kind="collection", evaluator=evaluator)
+        found = Pairs(traces, wrong=wrong, drifted={} if stale else store.drifted())
         rows = (store.part_redacted(pair_row(p)) for p in _noting(found, show, shown))
         lines = (json.dumps(row, ensure_ascii=False) for row in rows)
         if export is not None:

@@ -18,6 +18,7 @@ from trainer.cli.config import Config
 from trainer.cli.context import Source, settings_of, source_of
 from trainer.cli.options import (
     AsJson,
+    ByEvaluator,
     ConfigFile,
     DataFolder,
     DomainName,
@@ -26,6 +27,7 @@ from trainer.cli.options import (
     QueryField,
     ReferenceField,
     SkipBad,
+    StaleToo,
     fields_of,
 )
 
@@ -102,6 +104,8 @@ def dpo(
         str | None,
         typer.Option(help="Objective: dpo, ipo, cdpo, robust, weighted, margin, kto or sft_best."),
     ] = None,
+    evaluator: ByEvaluator = None,
+    stale: StaleToo = False,
     name: Name = None,
     promote: Promote = False,
     held_out: HeldOutFile = None,
@@ -118,7 +122,8 @@ def dpo(
     if start:
         settings.registry().path(start)  # a wrong name is told before the traces are read
     told = settings.collect.domain if source.domain else None  # a store may have many domains
-    rows, job = _from_traces(settings, objective, None if any_version else start, told)
+    of = {"domain": told, "weak_version": None if any_version else start, "evaluator": evaluator}
+    rows, job = _from_traces(settings, objective, of, stale)
     asked = {"held_out": _held_out(held_out, source), "drop_bad_rows": drop_bad_rows}
     asked["start"] = start
     if dry_run:
@@ -147,7 +152,7 @@ def push(
 
 
 def _from_traces(
-    settings: Config, objective: str | None, version: str | None, domain: str | None
+    settings: Config, objective: str | None, of: dict[str, Any], stale: bool
 ) -> tuple[Any, Any]:
     """The rows that the objective wants, and the job with what it needs to know of the traces."""
     from cowest_graph.traces import PAIR, wrong_pairs
@@ -155,9 +160,11 @@ def _from_traces(
     from trainer.launch import aimed
 
     job = settings.job("dpo", objective)
+    version, domain = of["weak_version"], of["domain"]
     with settings.store() as store:
-        traces = list(store.select(domain=domain, weak_version=version, kind="collection"))
-        rows = training_rows(job.objective, traces, wrong=wrong_pairs(store.feedbacks(key=PAIR)))
+        traces = list(store.query(kind="collection", **of))
+        wrong, drifted = wrong_pairs(store.feedbacks(key=PAIR)), store.drifted()
+        rows = training_rows(job.objective, traces, wrong=wrong, drifted=drifted, stale=stale)
         wanted = version and not rows.report.traces
         others = [v for v in store.summary().by_weak_version if v != version] if wanted else []
     told = f"{version or 'any version'}{f' on {domain}' if domain else ''}"
