@@ -25,6 +25,7 @@ from cowest_graph.threads import in_threads
 
 log = logging.getLogger(__name__)
 
+
 class Routed(Collaboration, total=False):
     """The state of a pass that has more than one way to go."""
 
@@ -37,7 +38,8 @@ class Add(Protocol):
 
     def __call__(
         self, name: str, chain: Chain, key: str, role: str, handler: Any = None, *, also: Any = None
-    ) -> None: ...
+    ) -> None:
+        """The node's name, its chain, the state key of its message, and the call's role."""
 
 
 def sampling_of(router: Router | None) -> dict[str, Any] | None:
@@ -86,7 +88,7 @@ def _branch(graph: AnyGraph, **nodes: str) -> None:
         found: str = state["route"]["way"]
         return found
 
-    graph.add_conditional_edges("route", way, dict(nodes))
+    graph.add_conditional_edges("route", way, {**nodes})
 
 
 def _deciding(router: Router) -> Chain:
@@ -119,7 +121,9 @@ def _add_second(graph: AnyGraph, drafting: Chain) -> None:
 
 
 def _marked(draft: AIMessage) -> AIMessage:
-    return draft.model_copy(update={"response_metadata": {**draft.response_metadata, "way": "weak"}})
+    return draft.model_copy(
+        update={"response_metadata": {**draft.response_metadata, "way": "weak"}}
+    )
 
 
 def _as_answer(update: Mapping[str, Any]) -> Update:

@@ -74,6 +74,13 @@ class Curve:
         found = [outcomes.of(chosen) for chosen in policies]
         return cls(name, np.asarray([s for s, _ in found]), np.asarray([c for _, c in found]))
 
+    def points(self) -> list[tuple[float, float]]:
+        """Mean cost and score of each policy, by rising cost."""
+        means = zip(
+            self.costs.mean(axis=1).tolist(), self.scores.mean(axis=1).tolist(), strict=True
+        )
+        return sorted(set(means))
+
     def read(self, weights: Table, budgets: Table) -> Table:
         """(resamples, budgets): the mean score at costs, by weights of the examples.
 
@@ -142,8 +149,8 @@ def compared(
     read = curve.read(weights, cost_low[:, None] + spans * fine)
     mixed = low[:, None] + (high - low)[:, None] * fine
     leads = read - mixed
-    areas = np.trapezoid(leads, fine, axis=1)
-    places = [int(round(budget * 100)) for budget in BUDGETS]
+    areas = _area(leads, fine)
+    places = [round(budget * 100) for budget in BUDGETS]
     gap = high - low
     recovered = None
     if (np.abs(gap) > 1e-9).all():
@@ -180,7 +187,7 @@ def area_less(
     fine = np.linspace(0.0, 1.0, 101)
     at = low[:, None] + (high - low)[:, None] * fine
     leads = ours.read(weights, at) - theirs.read(weights, at)
-    return _interval(np.trapezoid(leads, fine, axis=1), level)
+    return _interval(_area(leads, fine), level)
 
 
 def resampled(groups: Sequence[str], resamples: int, seed: int) -> Table:
@@ -197,6 +204,10 @@ def _interpolated(costs: Table, scores: Table, at: Table) -> Table:
     """The best that a coin between two policies gets at each cost, of those in their order."""
     order = np.argsort(costs, kind="stable")
     return np.asarray(np.interp(at, costs[order], scores[order]))
+
+
+def _area(leads: Table, at: Table) -> Table:
+    return np.asarray(np.trapezoid(leads, at, axis=1))
 
 
 def _interval(values: Table, level: float) -> Difference:

@@ -7,6 +7,7 @@ is missing has a number of its own beside a 0, and is never mistaken for one.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ _HEDGES = re.compile(
 _NEGATIONS = re.compile(r"\b(not|except|false|least|incorrect|never|without)\b", re.IGNORECASE)
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)?")
 _WORDS = re.compile(r"[^\W\d_]{3,}")
+_BUCKETS = 256  # of hashed words
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,22 @@ class Features:
         return np.hstack(columns)
 
     def nearness(self, seen: Sequence[Seen], embed: Embed | None = None) -> Table:
-        """The queries' own unit vectors, to tell how near one is to what was learnt from."""
-        return _unit((embed or minilm)([each.query for each in seen]))
+        """The queries' own unit vectors, to tell how near one is to what was learnt from.
+
+        Of the embedding where it is read anyway, else of the words.
+        """
+        texts = [each.query for each in seen]
+        return _unit((embed or minilm)(texts) if self.embedded else _hashed(texts))
+
+    def fits(self, width: int) -> bool:
+        """Whether a row may have as many numbers."""
+        embedded = [group for group in self.groups if group in ("query", "draft")]
+        own = tuple(group for group in self.groups if group not in embedded)
+        others = 0
+        if own:
+            others = Features(own, self.domains).table([Seen("", draft="")]).shape[1]
+        left = width - others
+        return left == 0 if not embedded else left > 0 and left % len(embedded) == 0
 
 
 Embed = Callable[[list[str]], Any]
@@ -121,6 +137,15 @@ def minilm(texts: list[str]) -> Any:
     from cowest_graph.domains.retrieval import minilm as packaged
 
     return packaged().embed_documents(texts)
+
+
+def _hashed(texts: Sequence[str]) -> Table:
+    """Which words there are, numbers left out."""
+    table = np.zeros((len(texts), _BUCKETS))
+    for row, text in enumerate(texts):
+        for word in _WORDS.findall(text.lower()):
+            table[row, zlib.crc32(word.encode()) % _BUCKETS] = 1.0
+    return table
 
 
 def _unit(vectors: Any) -> Table:

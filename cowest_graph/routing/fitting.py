@@ -15,18 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cowest_graph.routing.curves import (
-    Compared,
-    Curve,
-    Outcomes,
-    area_less,
-    compared,
-)
-from cowest_graph.routing.examples import WAYS, Example, part_of
+from cowest_graph.routing.curves import Outcomes
 from cowest_graph.routing.features import Embed, Features, Table
 from cowest_graph.routing.learning import Learnt, learnt
+from cowest_graph.routing.lessons import WAYS, Example, part_of
 from cowest_graph.routing.policies import Policy
-from cowest_graph.routing.rivals import query_only
 from cowest_graph.routing.router import Router
 from cowest_graph.routing.seen import Way
 from cowest_graph.routing.targets import Priced, Target, priced
@@ -76,7 +69,7 @@ def parted(found: Sequence[Example], *, validation: float = 0.2, test: float = 0
     Raises:
         ValueError: for shares that leave nothing to learn from.
     """
-    if not (0 <= validation and 0 <= test and validation + test < 1):
+    if min(validation, test) < 0 or validation + test >= 1:
         raise ValueError(
             f"validation {validation} and test {test} are shares of the queries, below 1 in all"
         )
@@ -163,18 +156,19 @@ def fit_router(
     taught, reads = _best(parts.fit, features, moment, used, seed, embed)
     unit = unit or _unit_of(parts.fit, used)
     fallback: Way = "both" if "both" in used else "strong"
-    nearness = reads.nearness([e.seen for e in parts.fit], embed) if reads.embedded else None
+    nearness = reads.nearness([each.seen for each in parts.fit], embed)
     policy = Policy(
         costs=_costs(parts.fit, used, unit),
         fallback=fallback,
         quorum=quorum,
-        nearest=None if nearness is None else _nearest(nearness, parts.fit),
+        nearest=_nearest(nearness, parts.fit),
     )
-    known = None if nearness is None else _kept(nearness, seed)
+    known = _kept(nearness, seed)
     router = Router(reads, taught.scorers, policy, None, epsilon, known, embed)
     chosen = _priced(target, router, taught, parts, unit)
     router = replace(router, policy=replace(policy, price=chosen.price))
     card = _card(router, target, chosen, taught, parts, unit, moment, seed)
+    card["parts"] = {"validation": validation, "test": test}
     return Fitted(router, card, parts, unit)
 
 
@@ -187,9 +181,11 @@ def _best(
     embed: Embed | None,
 ) -> tuple[Learnt, Features]:
     """What is learnt by the features that tell unseen queries best."""
-    tried = [features] if features else [
-        groups_of(found, moment, embedded=embedded) for embedded in (True, False)
-    ]
+    tried = (
+        [features]
+        if features
+        else [groups_of(found, moment, embedded=embedded) for embedded in (True, False)]
+    )
     lessons = [(learnt(found, each, ways, seed=seed, embed=embed), each) for each in tried]
     return min(lessons, key=lambda lesson: lesson[0].loss)
 
@@ -225,79 +221,6 @@ def outcomes(found: Sequence[Example], ways: Sequence[Way], unit: Unit) -> Outco
         {way: np.asarray([_cost(each, way, unit) for each in found]) for way in ways},
         [each.group for each in found],
     )
-
-
-def curve_of(
-    name: str, router: Router, found: Sequence[Example], unit: Unit, most: int = 200
-) -> tuple[Curve, Outcomes]:
-    """A router's curve over all prices, on examples that it was not taught with.
-
-    Args:
-        name: of the curve.
-        router: whose price is let go.
-        found: `whole` ones.
-        unit: of the costs.
-        most: policies, at most.
-    """
-    seen = [each.seen for each in found]
-    expected, sure = router.expected(seen), router.near(seen)
-    policies = []
-    for price in router.policy.prices(expected, most):
-        ways = router.policy.chosen(expected, price=price)
-        far = price != float("inf")  # the cheapest end is the cheapest way for all
-        fallback = router.policy.fallback
-        policies.append([w if s or not far else fallback for w, s in zip(ways, sure, strict=True)])
-    there = outcomes(found, list(router.policy.costs), unit)
-    return Curve.of(name, there, policies), there
-
-
-def measured(
-    router: Router,
-    taught: Sequence[Example],
-    found: Sequence[Example],
-    unit: Unit,
-    *,
-    resamples: int = 2000,
-) -> dict[str, Any]:
-    """What a router comes to on queries that it was not made with, and others beside it.
-
-    Args:
-        router: with its price.
-        taught: what the rival is taught with, too.
-        found: the test's examples.
-        unit: of the costs.
-        resamples: of the bootstrap.
-
-    Returns:
-        "queries", "constant" (score and cost of each way for all), "router" (its own point),
-        and "curves": name → `Compared`. Empty curves where there are too few queries.
-    """
-    ways = list(router.policy.costs)
-    rows = whole(found, ways)
-    if len({each.group for each in rows}) < 2:
-        return {"queries": len(rows), "constant": {}, "router": None, "curves": {}}
-    dear = router.policy.fallback
-    own, there = curve_of("router", router, rows, unit)
-    cheap: Way = min(ways, key=lambda way: router.policy.costs[way])
-    chosen = router.chosen([each.seen for each in rows])
-    scores, costs = there.of(chosen)
-    rival = query_only(taught, rows, there, cheap=cheap, dear=dear, embed=router.embed)
-    curves: dict[str, Compared] = {}
-    less = None
-    for curve in [own, *([rival] if rival else [])]:
-        curves[curve.name] = compared(curve, there, cheap=cheap, dear=dear, resamples=resamples)
-    if rival:
-        less = area_less(own, rival, there, cheap=cheap, dear=dear, resamples=resamples)
-    return {
-        "queries": len(set(there.groups)),
-        "constant": {way: there.always(way) for way in ways},
-        "router": (float(scores.mean()), float(costs.mean())),
-        "shares": {way: chosen.count(way) / len(chosen) for way in ways},
-        "curves": curves,
-        "less": less,
-        "drawn": [own, *([rival] if rival else [])],
-        "outcomes": there,
-    }
 
 
 def _cost(each: Example, way: Way, unit: Unit) -> float:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cowest_graph.routing.examples import Example
 from cowest_graph.routing.features import Embed, Features, Table
+from cowest_graph.routing.lessons import Example
 from cowest_graph.routing.models import Scorer
 from cowest_graph.routing.seen import Way
 
@@ -176,7 +176,7 @@ class _Way:
         from sklearn.linear_model import LogisticRegression
 
         rows, labels, weights = _doubled(margins[:, None], self.shares, self.weights)
-        # As many made-up examples as Platt (1999) takes: few examples shall not be told for certain.
+        # Regularised a little, for the reason of Platt's (1999) targets: few are never certain.
         model = LogisticRegression(C=float(len(margins)), max_iter=1000)
         model.fit(rows, labels, sample_weight=weights)
         return max(0.0, float(model.coef_[0, 0])), float(model.intercept_[0])
@@ -198,7 +198,7 @@ def _standard(table: Table, weights: Table) -> tuple[Table, Table]:
 
 
 def _doubled(table: Table, shares: Table, weights: Table) -> tuple[Table, Table, Table]:
-    """Every row as a success and a failure, by their shares: cross-entropy for scores in between."""
+    """Every row as a success and a failure, by their shares: cross-entropy for what is between."""
     rows = np.vstack([table, table])
     labels = np.concatenate([np.ones(len(table)), np.zeros(len(table))])
     both = np.concatenate([weights * shares, weights * (1 - shares)])

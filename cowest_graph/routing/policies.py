@@ -73,7 +73,9 @@ class Policy:
         agreed = np.asarray([(worth[way] > worth[self.fallback]).mean(axis=1) for way in ways])
         agreed[0] = 1.0
         sure = agreed[best, np.arange(len(best))] >= self.quorum
-        return [ways[place] if is_sure else ways[0] for place, is_sure in zip(best, sure, strict=True)]
+        return [
+            ways[place] if is_sure else ways[0] for place, is_sure in zip(best, sure, strict=True)
+        ]
 
     def prices(self, expected: Mapping[Way, Table], most: int = 200) -> list[float]:
         """The prices at which some query changes its way, rising; infinity is the last.

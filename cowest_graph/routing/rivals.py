@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cowest_graph.routing.curves import Curve, Outcomes
-from cowest_graph.routing.examples import Example
 from cowest_graph.routing.features import Embed, Features
+from cowest_graph.routing.lessons import Example
 from cowest_graph.routing.seen import Way
 
 NAME = "query alone (RouteLLM)"

@@ -58,6 +58,9 @@ class Router:
                 f"scorers of {', '.join(self.scorers)} and costs of {', '.join(self.policy.costs)}"
                 ": a router needs both of each way"
             )
+        widths = {scorer.coefficients.shape[1] for scorer in self.scorers.values()}
+        if len(widths) != 1 or not self.features.fits(*widths):
+            raise ValueError(f"{sorted(widths)} coefficients are not of the features there are")
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"the epsilon is {self.epsilon}; it is a chance, from 0 to 1")
 

@@ -7,7 +7,8 @@ tested for "quality is at least this share of the fallback's", and the last one 
 that fails is taken. Tested in a fixed order, each at the full level, the chance that what is taken
 breaks the promise is at most the level (learn then test: Angelopoulos et al., 2021). The test is a
 one-sided t test over queries. At a confidence of 0.5 nothing is promised: the cheapest price that
-keeps the share in the mean of these queries is taken. **A budget** is met in the mean of the queries it was chosen on.
+keeps the share in the mean of these queries is taken. **A budget** is met in the mean of the
+queries it was chosen on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from cowest_graph.routing.curves import Outcomes
 from cowest_graph.routing.features import Table
 from cowest_graph.routing.policies import Policy
 from cowest_graph.routing.seen import Way
-
 
 _TRIED = 40  # prices: each further one is another chance to fail before the cheapest that holds
 

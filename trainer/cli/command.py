@@ -25,6 +25,10 @@ from trainer.cli.verbs.collect import ask, collect, pairs, traces
 from trainer.cli.verbs.demo import demo
 from trainer.cli.verbs.doctor import doctor
 from trainer.cli.verbs.loop import loop
+from trainer.cli.verbs.router import fit as fit_router
+from trainer.cli.verbs.router import promote as promote_router
+from trainer.cli.verbs.router import rollback as rollback_router
+from trainer.cli.verbs.router import show as show_router
 from trainer.cli.verbs.serve import serve_weak, studio
 from trainer.cli.verbs.train import dpo, push, sft
 
@@ -119,3 +123,9 @@ train = typer.Typer(no_args_is_help=True, help="Train an adapter of the weak mod
 train.command()(sft)
 train.command()(dpo)
 app.add_typer(train, name="train")
+router = typer.Typer(no_args_is_help=True, help="Who answers which query, learnt from traces.")
+router.command("fit")(fit_router)
+router.command("show")(show_router)
+router.command("promote")(promote_router)
+router.command("rollback")(rollback_router)
+app.add_typer(router, name="router")

@@ -36,7 +36,8 @@ ROOMS = {
     "cowest_graph.shadows": "calls masking prompts state traces",
     "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies routing "
     "shadows state threads traces",
-    "cowest_graph.routing": "adapters benchmark domains evaluators files prompts traces",
+    "cowest_graph.routing": "adapters benchmark domains evaluators files metrics prompts state "
+    "traces",
     "cowest_graph.apps": "calls conversation evaluators graph masking prompts traces",
     "cowest_graph.domains": "evaluators metrics prompts state",
     "cowest_graph.baselines": "calls domains evaluators failures graph prompts state",
@@ -60,6 +61,7 @@ ROOMS = {
     "trainer.run": "",
     "trainer.fast": "",
     "trainer.gate": "",
+    "trainer.routing": "gate",
     "trainer.foreseen": "",
     "trainer.objectives": "presets",
     "trainer.job": "objectives presets",
@@ -78,8 +80,8 @@ ROOMS = {
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
-    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run "
-    "studio",
+    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports routing "
+    "rows run studio",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.

@@ -77,7 +77,8 @@ def test_the_weak_model_alone_costs_no_strong_call(run_way: str, after: bool) ->
     asked = Asked(Fixed("weak", after_draft=after))
     out = run(asked.graph, run_way, {"query": "6 + 1?", "reference": "7 or so"})
     assert (out["answer"].text, out["draft"].text, out["score"]) == (DRAFT, DRAFT, 1.0)
-    assert asked.strong.calls == [] and len(asked.weak.calls) == 1
+    assert asked.strong.calls == []
+    assert len(asked.weak.calls) == 1
     (attempt,) = asked.trace.attempts
     assert (attempt.draft, attempt.draft_score) == (DRAFT, 1.0)
     # An answer of the strong model there was none: nothing here is a gain, or a row to train on.
@@ -107,7 +108,8 @@ def test_both_is_what_it_is_without_a_route(run_way: str, after: bool) -> None:
     given = {"query": "6 + 1?", "reference": "7"}
     outs = [run(each.graph, run_way, given) for each in (asked, plain)]
     assert [out["answer"].text for out in outs] == [ANSWER] * 2
-    assert asked.strong.calls == plain.strong.calls and asked.weak.calls == plain.weak.calls
+    assert asked.strong.calls == plain.strong.calls
+    assert asked.weak.calls == plain.weak.calls
     ours, theirs = asked.trace.attempts[0], plain.trace.attempts[0]
     assert (ours.draft, ours.answer, ours.score) == (theirs.draft, theirs.answer, theirs.score)
     assert plain.trace.route is None
@@ -176,7 +178,8 @@ def test_a_router_that_fails_costs_no_answer(run_way: str, after: bool) -> None:
     assert run(asked.graph, run_way, {"query": "6 + 1?"})["answer"].text == ANSWER
     assert asked.trace.route == Route(way="both")
     failed = [call for call in asked.trace.failures if call.role == "route"]
-    assert len(failed) == 1 and "no embedding" in str(failed[0].error)
+    assert len(failed) == 1
+    assert "no embedding" in str(failed[0].error)
 
 
 @pytest.mark.parametrize("run_way", WAYS)
@@ -185,9 +188,7 @@ def test_a_router_that_fails_costs_no_answer(run_way: str, after: bool) -> None:
 def test_the_strong_model_answers_alone_where_the_weak_one_is_down(
     run_way: str, after: bool, way: str
 ) -> None:
-    asked = Asked(
-        Fixed(way, after_draft=after), weak=ScriptedModel([ConnectionError("down")])
-    )
+    asked = Asked(Fixed(way, after_draft=after), weak=ScriptedModel([ConnectionError("down")]))
     out = run(asked.graph, run_way, {"query": "6 + 1?", "reference": "7"})
     assert (out["answer"].text, out["draft"], out["score"]) == (ANSWER, None, 1.0)
     trace = asked.trace

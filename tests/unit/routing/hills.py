@@ -36,7 +36,7 @@ def collected(count: int = 120, seed: int = 0) -> list[Trace]:
         height, more = draw.randrange(100, 900), draw.randrange(100, 900)
         total = height if simple else height + more
         asked = f"How high is {one}?" if simple else f"How high are {one} and {other} together?"
-        said = str(total) if simple else str(total + draw.choice([0, 1, 2, 3]))
+        said = str(total) if simple else str(total + draw.randrange(8))
         lines = f"{one} is {height} high." + ("" if simple else f" {other} is {more} high.")
         found.append(
             Trace(

@@ -101,7 +101,8 @@ def _of(trace: Trace, left_out: Counter[str]) -> Iterator[Example]:
     if route is not None and route.propensity >= 1.0 and trace.solo_score is None:
         left_out["routed for certain"] += 1
         return
-    drafted = [each for each in trace.attempts if each.draft] or [None]
+    found = [each for each in trace.attempts if each.draft]
+    drafted: list[Attempt | None] = [*found] if found else [None]
     for attempt, other in zip(drafted, [*drafted[1:], drafted[0]], strict=True):
         yield _example(trace, attempt, None if other is attempt else other)
         if route is not None:
