@@ -24,8 +24,8 @@ Table = npt.NDArray[np.float64]
 MINILM = "all-MiniLM-L6-v2"
 """The packaged embedding model (`domains.retrieval.minilm`)."""
 
-QUERY_GROUPS = ("query", "query_shape", "domain")
-DRAFT_GROUPS = ("draft", "draft_shape", "logprobs", "agreement")
+QUERY_GROUPS = ("query", "query_words", "query_shape", "domain")
+DRAFT_GROUPS = ("draft", "draft_words", "draft_shape", "logprobs", "agreement")
 GROUPS = (*QUERY_GROUPS, *DRAFT_GROUPS)
 
 _HEDGES = re.compile(
@@ -104,6 +104,9 @@ class Features:
             if group in makers:
                 rows = [makers[group](each) for each in seen]
                 columns.append(np.asarray(rows, dtype=float).reshape(len(seen), -1))
+            elif group.endswith("_words"):
+                said = [each.query if group == "query_words" else each.draft or "" for each in seen]
+                columns.append(_hashed(said))
             else:
                 texts = [each.query if group == "query" else each.draft or "" for each in seen]
                 columns.append(_unit((embed or minilm)(texts)))

@@ -31,6 +31,8 @@ _FAR = 0.6  # of the cosine that learnt queries have to each other; other domain
 
 Moment = Literal["before", "after"]
 Unit = Literal["tokens", "calls"]
+Reads = Literal["embedding", "words", "form"]
+READS: tuple[Reads, ...] = ("embedding", "words", "form")
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,20 @@ def ways_of(found: Sequence[Example]) -> list[Way]:
     return [way for way in WAYS if len(queries[way]) >= FEWEST]
 
 
-def groups_of(found: Sequence[Example], moment: Moment, *, embedded: bool = True) -> Features:
+def groups_of(found: Sequence[Example], moment: Moment, reads: Reads = "embedding") -> Features:
     """The features that these examples have.
 
     Args:
         found: to learn from.
         moment: before the draft, the query alone; after it, the draft and all that is told of it.
-        embedded: whether the embedding model is asked.
+        reads: how texts are read: by the embedding model, by their words, or by their form alone.
     """
     domains = sorted({each.seen.domain for each in found if each.seen.domain})
-    groups = ["query"] if embedded else []
+    named = {"embedding": [""], "words": ["_words"], "form": []}[reads]
+    groups = [f"query{name}" for name in named]
     groups += ["query_shape", *(["domain"] if len(domains) > 1 else [])]
     if moment == "after":
-        groups += [*(["draft"] if embedded else []), "draft_shape"]
+        groups += [*(f"draft{name}" for name in named), "draft_shape"]
         if found and all(each.seen.logprobs for each in found):
             groups.append("logprobs")
     return Features(tuple(groups), tuple(domains) if "domain" in groups else ())
@@ -127,8 +130,8 @@ def fit_router(
         found: what `examples` gave.
         target: what is wanted of it.
         moment: when it decides.
-        features: what it reads; by default all that the examples have, with the embedding or
-            without it, whichever tells queries better that its models have not seen.
+        features: what it reads; by default all that the examples have, texts in the one of three
+            ways (`groups_of`) that tells queries best which its models have not seen.
         ways: there are; by default those with enough scores.
         unit: of costs; by default strong tokens, or calls where some are not known.
         validation: share of the queries that the price is chosen on. 0 chooses it by what each
@@ -181,11 +184,7 @@ def _best(
     embed: Embed | None,
 ) -> tuple[Learnt, Features]:
     """What is learnt by the features that tell unseen queries best."""
-    tried = (
-        [features]
-        if features
-        else [groups_of(found, moment, embedded=embedded) for embedded in (True, False)]
-    )
+    tried = [features] if features else [groups_of(found, moment, reads) for reads in READS]
     lessons = [(learnt(found, each, ways, seed=seed, embed=embed), each) for each in tried]
     return min(lessons, key=lambda lesson: lesson[0].loss)
 
