@@ -4,7 +4,7 @@
 
 GPT-3.5 is the weak model, whose recorded answer is the draft; GPT-4 alone is the strong one. There
 is no recorded collaboration, so that there are two ways. Every question is decided by a router that
-was fitted without it (ten folds); within the fit, folds choose features and regularisation. A
+was fitted without it (five folds); within the fit, folds choose features and regularisation. A
 second table is fitted on the questions of train.jsonl and read on those of dev.jsonl.
 
 The cost is a share of GPT-4 calls. Random mixing is the line between the two models. With
@@ -186,7 +186,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, default=Path("../shared/data/medmcqa"))
     options.add_argument("--vectors", type=Path)
-    options.add_argument("--folds", type=int, default=10)
+    options.add_argument("--folds", type=int, default=5)
     given = options.parse_args()
     if not (given.data / "strong_gpt4_32k_cot.jsonl").exists():
         raise SystemExit(f"no recorded answers in {given.data}; name their folder with --data")

@@ -132,8 +132,10 @@ def _attempts(state: State, *, drafted: bool) -> list[Attempt]:
     else:
         own = {}
     first = attempt_of(state, index=0).model_copy(update=own)
-    second: AIMessage | None = state.get("second")
-    return [first, *([Attempt(index=1, draft=text(second))] if second is not None else [])]
+    if state.get("second") is None:
+        return [first]
+    compared = {"draft": state["second"], "weak_version": state.get("weak_version"), "calls": []}
+    return [first, attempt_of(compared, index=1)]
 
 
 def _parted(state: State) -> tuple[list[Any], str]:

@@ -21,7 +21,7 @@ from cowest_graph.routing.models import Scorer
 from cowest_graph.routing.seen import Way
 
 INSTALL = "pip install 'cowest-graph[routing]'"
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the regularisation that are tried, on standardised features."""
 ISOTONIC_FROM = 1000
 """Examples from which the calibration is isotonic; below, it is Platt's (its two numbers are all

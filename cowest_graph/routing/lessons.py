@@ -3,9 +3,10 @@
 Knows traces and evaluators. Knows no features and no learning.
 
 A collection's trace tells all three ways: the draft as an answer, the solo answer, and the
-collaboration. A routed query tells only of the way that it went; it counts as much as the queries
-that had its chance and went elsewhere (Horvitz and Thompson, 1952), and only where every way had a
-chance: what a router decides for certain teaches nothing of the other ways.
+collaboration. A query without a route tells of both models together, and of its draft. A routed one
+tells only of the way that it went; it counts as much as the queries that had its chance and went
+elsewhere (Horvitz and Thompson, 1952). What a router decided for certain teaches nothing: such
+queries are those that it chose. A solo answer that was drawn by chance counts by that chance.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.messages import AIMessage
 
 from cowest_graph.evaluators import Evaluator, as_evaluator, keywords
 from cowest_graph.routing.seen import Seen, Way
-from cowest_graph.state import Reference
 from cowest_graph.traces.records import Attempt, Call, Trace
 
 WAYS: tuple[Way, ...] = ("weak", "strong", "both")
@@ -36,7 +36,6 @@ class Example:
         tokens: of the strong model, in and out, of the ways whose calls told them.
         group: examples of one group are of one query, and never divided.
         weights: 1 over the chance of having seen the way's score; 1 where it was certain.
-        reference: ŷ, for drafts that are yet to be scored.
     """
 
     seen: Seen
@@ -44,7 +43,6 @@ class Example:
     tokens: Mapping[Way, float] = field(default_factory=dict)
     group: str = ""
     weights: Mapping[Way, float] = field(default_factory=dict)
-    reference: Reference | None = None
 
     def weight(self, way: Way) -> float:
         """Of the way's score."""
@@ -73,58 +71,68 @@ def examples(traces: Iterable[Trace], *, evaluator: Evaluator | None = None) -> 
     """The examples of traces.
 
     Args:
-        traces: collections, and inference that was routed.
+        traces: collections, and inference.
         evaluator: scores drafts as answers, where no trace has done so; a metric costs nothing.
             None leaves the weak model alone unscored.
     """
     taught = Taught()
+    scoring = None if evaluator is None else as_evaluator(evaluator)
     for trace in traces:
-        found = list(_of(trace, taught.left_out))
-        taught.examples += found
-    if evaluator is not None:
-        taught.examples = _with_draft_scores(taught.examples, evaluator)
-    kept = [each for each in taught.examples if each.scores]
-    taught.left_out["no score"] += len(taught.examples) - len(kept)
-    taught.examples = kept
-    taught.left_out = +taught.left_out
+        if trace.history:
+            taught.left_out["a conversation before the query"] += 1
+        elif not (chances := _chances(trace)):
+            taught.left_out["routed for certain"] += 1
+        else:
+            found = list(_of(trace, chances, scoring))
+            kept = [each for each in found if each.scores]
+            taught.examples += kept
+            if len(found) > len(kept):
+                taught.left_out["no score"] += len(found) - len(kept)
     return taught
 
 
-def _of(trace: Trace, left_out: Counter[str]) -> Iterator[Example]:
-    if trace.history:
-        left_out["a conversation before the query"] += 1
-        return
-    route = trace.route
-    if route is None and trace.kind == "inference":
-        left_out["not routed"] += 1
-        return
-    if route is not None and route.propensity >= 1.0 and trace.solo_score is None:
-        left_out["routed for certain"] += 1
-        return
+def _chances(trace: Trace) -> dict[Way, float]:
+    """How likely each way's score was to be seen, of those that the query itself did not decide."""
+    if trace.kind == "collection":
+        return dict.fromkeys(WAYS, 1.0)
+    route, chances = trace.route, dict[Way, float]()
+    if route is None:  # everything goes both ways then
+        chances = {"weak": 1.0, "both": 1.0}
+    elif route.propensity < 1.0:
+        chances = {route.way: route.propensity}
+    drawn = None if trace.exploration is None else trace.exploration.solo
+    if drawn is not None and drawn.drawn and drawn.propensity > 0:
+        chances.setdefault("strong", drawn.propensity)
+    return chances
+
+
+def _of(trace: Trace, chances: Mapping[Way, float], scoring: Any) -> Iterator[Example]:
     found = [each for each in trace.attempts if each.draft]
+    if trace.kind == "inference":
+        found = found[:1]  # what else was drafted was to be compared with, or drawn by chance
     drafted: list[Attempt | None] = [*found] if found else [None]
     for attempt, other in zip(drafted, [*drafted[1:], drafted[0]], strict=True):
-        yield _example(trace, attempt, None if other is attempt else other)
-        if route is not None:
-            return  # what else was drafted was to be compared with
+        yield _example(trace, attempt, None if other is attempt else other, chances, scoring)
 
 
-def _example(trace: Trace, attempt: Attempt | None, other: Attempt | None) -> Example:
-    calls = [] if attempt is None else attempt.calls
-    scores = {
-        "weak": None if attempt is None else attempt.draft_score,
+def _example(
+    trace: Trace,
+    attempt: Attempt | None,
+    other: Attempt | None,
+    chances: Mapping[Way, float],
+    scoring: Any,
+) -> Example:
+    draft = None if attempt is None else attempt.draft
+    scores: dict[Way, float | None] = {
+        "weak": _draft_score(trace, attempt, scoring) if "weak" in chances else None,
         "strong": trace.solo_score,
         "both": None if attempt is None else attempt.score,
     }
-    tokens = {
+    tokens: dict[Way, float | None] = {
         "weak": 0.0,
         "strong": _tokens(trace.calls, "solo"),
-        "both": _tokens(calls, "refine"),
+        "both": _tokens([] if attempt is None else attempt.calls, "refine"),
     }
-    weights = {}
-    if trace.route is not None:
-        weights = {trace.route.way: 1 / trace.route.propensity}
-    draft = None if attempt is None else attempt.draft
     return Example(
         seen=Seen(
             query=trace.query,
@@ -133,30 +141,22 @@ def _example(trace: Trace, attempt: Attempt | None, other: Attempt | None) -> Ex
             logprobs=_logprobs(attempt),
             second=None if other is None else other.draft,
         ),
-        scores=_known(scores),
+        scores={way: score for way, score in _known(scores).items() if way in chances},
         tokens=_known(tokens),
         group=group_of(trace.query),
-        weights=_known(weights),
-        reference=trace.reference,
+        weights={way: 1 / chance for way, chance in chances.items() if chance < 1.0},
     )
 
 
-def _with_draft_scores(found: Sequence[Example], evaluator: Evaluator) -> list[Example]:
-    """The examples; drafts that were never scored as answers are now."""
-    scoring = as_evaluator(evaluator)
-    kept = []
-    for each in found:
-        # A routed query's draft is there or not by the way it went: only its own way is told.
-        own = not each.weights or "weak" in each.weights
-        wanted = own and "weak" not in each.scores
-        if wanted and each.seen.draft and each.reference is not None:
-            given = keywords(each.seen.query, AIMessage(each.seen.draft), each.reference)
-            score = scoring.invoke(given).get("score")
-            if score is not None:
-                scores: dict[Way, float] = {**each.scores, "weak": float(score)}
-                each = replace(each, scores=scores)
-        kept.append(each)
-    return kept
+def _draft_score(trace: Trace, attempt: Attempt | None, scoring: Any) -> float | None:
+    """E(y): as the trace has it, or scored now."""
+    if attempt is None or not attempt.draft:
+        return None
+    if attempt.draft_score is not None or scoring is None or trace.reference is None:
+        return attempt.draft_score
+    given = keywords(trace.query, AIMessage(attempt.draft), trace.reference)
+    score: float | None = scoring.invoke(given).get("score")
+    return score
 
 
 def group_of(query: str) -> str:

@@ -20,7 +20,7 @@ from cowest_graph.routing.lessons import Example
 from cowest_graph.routing.seen import Way
 
 NAME = "query alone (RouteLLM)"
-_STRENGTHS = np.logspace(-4, 1, 11)
+_STRENGTHS = np.logspace(-5, 0, 6)
 
 
 def query_only(

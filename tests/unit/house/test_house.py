@@ -36,8 +36,7 @@ ROOMS = {
     "cowest_graph.shadows": "calls masking prompts state traces",
     "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies routing "
     "shadows state threads traces",
-    "cowest_graph.routing": "adapters benchmark domains evaluators files metrics prompts state "
-    "traces",
+    "cowest_graph.routing": "adapters benchmark domains evaluators files metrics prompts traces",
     "cowest_graph.apps": "calls conversation evaluators graph masking prompts traces",
     "cowest_graph.domains": "evaluators metrics prompts state",
     "cowest_graph.baselines": "calls domains evaluators failures graph prompts state",

@@ -25,7 +25,7 @@ from cowest_graph.routing.registry import FollowingRouter, RouterRegistry
 from cowest_graph.routing.router import ARRAYS, SPEC, Router
 from cowest_graph.routing.seen import Seen
 from cowest_graph.routing.targets import Target, priced
-from cowest_graph.traces import Attempt, Token
+from cowest_graph.traces import Attempt, Draw, Exploration, Token
 
 SIMPLE = Seen("How high is Aal? (map 900)", "towns", "Explanation: Aal is 412 high.\nAnswer: 412")
 SUM = Seen(
@@ -86,6 +86,25 @@ def test_a_routed_query_counts_for_those_that_went_elsewhere() -> None:
     assert weights == [10.0, 5.0, 2.0]
     assert not any(each.whole for each in found.examples)
     assert found.left_out == Counter({"routed for certain": 1})
+
+
+def test_what_chance_chose_counts_by_its_chance_and_what_the_query_chose_not_at_all() -> None:
+    both = Attempt(index=0, draft="Answer: 8", answer="Answer: 7", score=1.0)
+    drawn = Exploration(
+        solo=Draw(drawn=True, propensity=0.25), drafts=Draw(drawn=False, propensity=0.0)
+    )
+    solo: dict[str, Any] = {"solo": "Answer: 7", "solo_score": 1.0}
+    certain = routed("both", 1.0, "a?", attempts=[both], exploration=drawn, **solo)
+    unrouted = certain.model_copy(update={"route": None})
+    alone = unrouted.model_copy(update={"exploration": None, "attempts": []})  # the draft failed
+    found = examples([certain, unrouted, alone], evaluator=metric(exact_match))
+    assert [each.scores for each in found.examples] == [
+        {"strong": 1.0},
+        {"weak": 0.0, "strong": 1.0, "both": 1.0},
+    ]
+    assert [each.weight("strong") for each in found.examples] == [4.0, 4.0]
+    assert [each.weight("both") for each in found.examples] == [1.0, 1.0]
+    assert found.left_out == Counter({"no score": 1})
 
 
 def test_weighting_by_propensities_takes_the_bias_of_a_router_out() -> None:
