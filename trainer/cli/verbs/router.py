@@ -29,7 +29,7 @@ Budget = Annotated[
 ]
 Confidence = Annotated[
     float,
-    typer.Option(help="1 less the chance that the quality is not kept; 0.5 promises nothing."),
+    typer.Option(help="Confidence that the quality is kept; 0.5 promises nothing."),
 ]
 Moment = Annotated[
     Literal["before", "after"],
