@@ -35,12 +35,12 @@ LETTERS = "ABCD"
 ENDS: dict[str, Any] = {"cheap": "weak", "dear": "strong"}
 CANDIDATES = {
     "before the draft": [
-        ("query", "query_shape", "domain"),
-        ("query_shape", "domain"),
+        ("query", "query_shape", "options", "domain"),
+        ("query_shape", "options", "domain"),
     ],
     "after the draft": [
-        ("query", "query_shape", "domain", "draft_shape"),
-        ("query_shape", "domain", "draft_shape"),
+        ("query", "query_shape", "options", "domain", "draft_shape"),
+        ("query_shape", "options", "domain", "draft_shape"),
     ],
 }
 """Features that are tried, by moment; whichever tells left-out questions of the fit part better."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from cowest_graph.metrics import token_f1
 from cowest_graph.prompts import final_answer
+from cowest_graph.routing.options import read
 from cowest_graph.routing.seen import Seen
 
 Table = npt.NDArray[np.float64]
@@ -24,7 +25,7 @@ Table = npt.NDArray[np.float64]
 MINILM = "all-MiniLM-L6-v2"
 """The packaged embedding model (`domains.retrieval.minilm`)."""
 
-QUERY_GROUPS = ("query", "query_words", "query_shape", "domain")
+QUERY_GROUPS = ("query", "query_words", "query_shape", "options", "domain")
 DRAFT_GROUPS = ("draft", "draft_words", "draft_shape", "logprobs", "agreement")
 GROUPS = (*QUERY_GROUPS, *DRAFT_GROUPS)
 
@@ -98,7 +99,10 @@ class Features:
             "draft_shape": _draft_shape,
             "logprobs": _logprobs,
             "agreement": _agreement,
+            "options": read,
         }
+        if not self.after_draft:  # no group may read what will not be there
+            seen = [replace(each, draft=None) for each in seen]
         columns = []
         for group in self.groups:
             if group in makers:

@@ -19,6 +19,7 @@ from cowest_graph.routing.curves import Outcomes
 from cowest_graph.routing.features import Embed, Features, Table
 from cowest_graph.routing.learning import Learnt, learnt
 from cowest_graph.routing.lessons import WAYS, Example, part_of
+from cowest_graph.routing.options import options
 from cowest_graph.routing.policies import Policy
 from cowest_graph.routing.router import Router
 from cowest_graph.routing.seen import Way
@@ -100,7 +101,9 @@ def groups_of(found: Sequence[Example], moment: Moment, reads: Reads = "embeddin
     domains = sorted({each.seen.domain for each in found if each.seen.domain})
     named = {"embedding": [""], "words": ["_words"], "form": []}[reads]
     groups = [f"query{name}" for name in named]
-    groups += ["query_shape", *(["domain"] if len(domains) > 1 else [])]
+    listing = sum(bool(options(each.seen.query)) for each in found)
+    groups += ["query_shape", *(["options"] if 2 * listing > len(found) else [])]
+    groups += [*(["domain"] if len(domains) > 1 else [])]
     if moment == "after":
         groups += [*(f"draft{name}" for name in named), "draft_shape"]
         if found and all(each.seen.logprobs for each in found):

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hills import calls, collected, routed, words
+from hills import collected, words
 
 from cowest_graph import exact_match, metric
 from cowest_graph.routing.curves import Curve, Outcomes, compared
-from cowest_graph.routing.features import Features
 from cowest_graph.routing.fitting import Fitted, fit_router, parted
-from cowest_graph.routing.learning import learnt
-from cowest_graph.routing.lessons import Example, Taught, examples
+from cowest_graph.routing.lessons import Taught, examples
 from cowest_graph.routing.measuring import measured
-from cowest_graph.routing.policies import Policy, explored
-from cowest_graph.routing.registry import FollowingRouter, RouterRegistry
-from cowest_graph.routing.router import ARRAYS, SPEC, Router
+from cowest_graph.routing.policies import Policy
 from cowest_graph.routing.seen import Seen
 from cowest_graph.routing.targets import Target, priced
-from cowest_graph.traces import Attempt, Draw, Exploration, Token
 
 SIMPLE = Seen("How high is Aal? (map 900)", "towns", "Explanation: Aal is 412 high.\nAnswer: 412")
 SUM = Seen(
@@ -42,118 +35,6 @@ def taught(count: int = 120, seed: int = 0) -> Taught:
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
     return fit_router(taught().examples, Target(quality=0.98), embed=words)
-
-
-# --- examples ---
-
-
-def test_a_collection_tells_all_three_ways() -> None:
-    found = taught(2)
-    simple, half_done = found.examples
-    assert simple.scores == {"weak": 1.0, "strong": 0.0, "both": 1.0}
-    assert half_done.scores["both"] == 1.0
-    assert simple.tokens == {"weak": 0.0, "strong": 60.0, "both": 100.0}
-    assert simple.whole
-    assert not found.left_out
-
-
-def test_a_draft_that_nobody_scored_is_missing_and_not_wrong() -> None:
-    (unscored, _) = examples(collected(2)).examples
-    assert set(unscored.scores) == {"strong", "both"}
-
-
-def test_a_routed_query_counts_for_those_that_went_elsewhere() -> None:
-    weak = Attempt(index=0, draft="Answer: 7", draft_score=1.0)
-    both = Attempt(index=0, draft="Answer: 8", answer="Answer: 7", score=1.0)
-    found = examples(
-        [
-            routed("weak", 0.1, "a?", attempts=[weak]),
-            routed("strong", 0.2, "b?", solo="Answer: 7", solo_score=1.0),
-            routed("both", 0.5, "c?", attempts=[both], calls=calls("solo", 50)),
-            routed("both", 1.0, "d?", attempts=[both]),
-        ],
-        evaluator=metric(exact_match),
-    )
-    assert [each.scores for each in found.examples] == [
-        {"weak": 1.0},
-        {"strong": 1.0},
-        {"both": 1.0},
-    ]
-    weights = [
-        each.weight(way)
-        for each, way in zip(found.examples, ("weak", "strong", "both"), strict=True)
-    ]
-    assert weights == [10.0, 5.0, 2.0]
-    assert not any(each.whole for each in found.examples)
-    assert found.left_out == Counter({"routed for certain": 1})
-
-
-def test_what_chance_chose_counts_by_its_chance_and_what_the_query_chose_not_at_all() -> None:
-    both = Attempt(index=0, draft="Answer: 8", answer="Answer: 7", score=1.0)
-    drawn = Exploration(
-        solo=Draw(drawn=True, propensity=0.25), drafts=Draw(drawn=False, propensity=0.0)
-    )
-    solo: dict[str, Any] = {"solo": "Answer: 7", "solo_score": 1.0}
-    certain = routed("both", 1.0, "a?", attempts=[both], exploration=drawn, **solo)
-    unrouted = certain.model_copy(update={"route": None})
-    alone = unrouted.model_copy(update={"exploration": None, "attempts": []})  # the draft failed
-    found = examples([certain, unrouted, alone], evaluator=metric(exact_match))
-    assert [each.scores for each in found.examples] == [
-        {"strong": 1.0},
-        {"weak": 0.0, "strong": 1.0, "both": 1.0},
-    ]
-    assert [each.weight("strong") for each in found.examples] == [4.0, 4.0]
-    assert [each.weight("both") for each in found.examples] == [1.0, 1.0]
-    assert found.left_out == Counter({"no score": 1})
-
-
-def test_weighting_by_propensities_takes_the_bias_of_a_router_out() -> None:
-    """A router that keeps the weak model's failures from being seen, but for exploration."""
-    draw, epsilon = random.Random(3), 0.2
-    found, plain = [], []
-    for number in range(4000):
-        hard = number % 2 == 1
-        right = float(draw.random() < (0.1 if hard else 0.9))
-        taken, chance = explored(
-            "both" if hard else "weak", ["weak", "both"], epsilon, draw.random()
-        )
-        if taken == "weak":
-            seen = Seen(f"{number}", None, "Answer: 7")
-            one = Example(seen, {"weak": right}, group=f"{number}", weights={"weak": 1 / chance})
-            found.append(one)
-            plain.append(right)
-    weights = [each.weight("weak") for each in found]
-    truth = 0.5
-    assert abs(np.average(plain) - truth) > 0.25
-    assert abs(np.average([e.scores["weak"] for e in found], weights=weights) - truth) < 0.05
-    scorer = learnt(found, Features(("query_shape",)), ["weak"]).scorers["weak"]
-    said = scorer.expected(Features(("query_shape",)).table([e.seen for e in found]))
-    assert abs(np.average(said.mean(axis=1), weights=weights) - truth) < 0.05
-
-
-# --- features ---
-
-
-def test_what_is_missing_is_no_number() -> None:
-    features = Features(("logprobs", "agreement"))
-    (without,) = features.table([Seen("a?", draft="b")])
-    (surely,) = features.table([Seen("a?", draft="b", logprobs=(0.0, 0.0), second="c")])
-    assert without[0] == without[5] == 1.0
-    assert surely[0] == surely[5] == 0.0
-    assert features.lacking(Seen("a?")) == "draft"
-    assert features.lacking(Seen("a?", draft="b")) == "logprobs"
-    assert features.lacking(Seen("a?", draft="b", logprobs=(0.0,), second="c")) is None
-
-
-def test_an_answer_that_stands_in_the_notes_is_told_from_one_made_up() -> None:
-    table = Features(("draft_shape",)).table([SIMPLE, SUM])
-    assert (table[0][4], table[1][4]) == (1.0, 0.0)
-
-
-@pytest.mark.parametrize("groups", [(), ("nonsense",)])
-def test_features_that_there_are_not_are_refused(groups: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="there are: query, "):
-        Features(groups)
 
 
 # --- parts ---
@@ -351,89 +232,3 @@ def test_ways_are_drawn_as_often_as_they_say(fitted: Fitted) -> None:
     assert all(abs(shares[way] / 3000 - chance[way]) < 0.03 for way in chance)
     assert ours.decide(SIMPLE, "7") == ours.decide(SIMPLE, "7")  # a pass that is resumed
     assert fitted.router.decide(SIMPLE, "7").propensity == 1.0
-
-
-# --- kept ---
-
-
-def test_a_version_decides_as_it_did_before_it_was_kept(fitted: Fitted, tmp_path: Path) -> None:
-    routers = RouterRegistry(tmp_path / "routers")
-    name = routers.add(fitted.router, fitted.card)
-    again = routers.load(name, embed=words)
-    for seen in (SIMPLE, SUM):
-        ours, theirs = fitted.router.decide(seen, "k"), again.decide(seen, "k")
-        assert ours.way == theirs.way
-        assert theirs.router == name == "r0001"
-        assert ours.expected == pytest.approx(theirs.expected)
-    card = routers.card(name)
-    assert card["queries"]["test"] > 0
-    assert card["target"]["quality"] == 0.98
-    assert not {each.suffix for each in routers.path(name).iterdir()} - {".json", ".safetensors"}
-
-
-def test_promote_then_rollback_is_identity(fitted: Fitted, tmp_path: Path) -> None:
-    routers = RouterRegistry(tmp_path)
-    first, second = (routers.add(fitted.router, fitted.card) for _ in range(2))
-    assert (first, second, routers.current) == ("r0001", "r0002", None)
-    routers.promote(first)
-    routers.promote(second)
-    assert routers.rollback() == first == routers.current
-    routers.promote("none")
-    assert routers.current is None
-    with pytest.raises(LookupError, match="there are: r0001, r0002"):
-        routers.promote("r0009")
-    with pytest.raises(LookupError):
-        routers.promote("../r0001")
-    with pytest.raises(ValueError, match="taken"):
-        routers.add(fitted.router, fitted.card, name="r0001")
-    with pytest.raises(ValueError, match="cannot name"):
-        routers.add(fitted.router, fitted.card, name="../x")
-
-
-def test_a_running_graph_follows_the_choice(fitted: Fitted, tmp_path: Path) -> None:
-    routers = RouterRegistry(tmp_path)
-    following = FollowingRouter(routers, after_draft=True, embed=words)
-    assert following.decide(SIMPLE, "k").way == "both"
-    routers.promote(routers.add(fitted.router, fitted.card))
-    assert following.decide(SIMPLE, "k").way == "weak"
-    other = fit_router(taught().examples, Target(quality=0.98), moment="before", embed=words)
-    routers.promote(routers.add(other.router, other.card))
-    assert following.decide(SIMPLE, "k").way == "both"  # decides at another moment
-    routers.rollback()
-    assert following.decide(SIMPLE, "k").router == "r0001"
-
-
-def test_a_damaged_version_is_told_and_never_chosen(fitted: Fitted, tmp_path: Path) -> None:
-    routers = RouterRegistry(tmp_path)
-    name = routers.add(fitted.router, fitted.card)
-    folder = routers.path(name)
-    spec, arrays = (folder / SPEC).read_text(), (folder / ARRAYS).read_bytes()
-
-    def changed(**parts: Any) -> None:
-        (folder / SPEC).write_text(json.dumps({**json.loads(spec), **parts}))
-
-    def cut() -> None:
-        (folder / ARRAYS).write_bytes(arrays[: len(arrays) // 2])
-
-    for damage in (
-        lambda: changed(format=99),
-        lambda: changed(policy={"costs": {"weak": 0.0}, "fallback": "both"}),
-        lambda: changed(features={"groups": ["query_shape"], "domains": [], "embedding": "x"}),
-        lambda: (folder / SPEC).write_text("{"),
-        cut,
-    ):
-        (folder / SPEC).write_text(spec)
-        (folder / ARRAYS).write_bytes(arrays)
-        damage()
-        with pytest.raises(ValueError, match="no router that can be read"):
-            Router.load(folder)
-        with pytest.raises(ValueError):
-            routers.promote(name)
-    assert routers.current is None
-
-
-def test_tokens_of_a_trace_are_read_as_log_probabilities() -> None:
-    trace = collected(1)[0]
-    told = trace.attempts[0].model_copy(update={"tokens": [Token(token="7", logprob=-0.5)]})
-    (one,) = examples([trace.model_copy(update={"attempts": [told]})]).examples
-    assert one.seen.logprobs == (-0.5,)
