@@ -151,7 +151,7 @@ def line(found: Compared) -> str:
     above = sum(lead.mean > 0 for lead in found.at.values())
     return (
         f"| {found.name} | {told(found.area)} | {apgr} | {above} of {len(found.at)} | "
-        f"{told(found.lowest)} |"
+        f"{found.least:+.4f} | {found.floor:+.4f} |"
     )
 
 
@@ -161,9 +161,9 @@ def table(title: str, curves: Sequence[Curve], there: Outcomes) -> None:
     print(f"\n## {title}: {len(there.groups)} questions, GPT-3.5 {low:.3f}, GPT-4 {high:.3f}\n")
     print(
         "| who decides | area over random mixing (95 %) | gap recovered (95 %) | budgets above "
-        "| lowest lead (simultaneous) |"
+        "| least lead | bound at all budgets at once |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|")
     every = [compared(curve, there, **ENDS) for curve in curves]
     for found in every:
         print(line(found))

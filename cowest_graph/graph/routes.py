@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol
 
 from langchain_core.messages import AIMessage
@@ -88,7 +88,8 @@ def _branch(graph: AnyGraph, **nodes: str) -> None:
         found: str = state["route"]["way"]
         return found
 
-    graph.add_conditional_edges("route", way, {**nodes})
+    paths: dict[Hashable, str] = dict(nodes.items())
+    graph.add_conditional_edges("route", way, paths)
 
 
 def _deciding(router: Router) -> Chain:

@@ -103,15 +103,17 @@ class Compared:
         recovered: the part of the way from always-weak to the fallback that is made at a budget,
             as a mean over the budgets (RouteLLM's APGR); random mixing has a half.
         at: the lead over random mixing by budget, each with its interval.
-        lowest: the smallest lead at any of `BUDGETS`; its interval's low end bounds all of them
-            at once.
+        least: the smallest lead at any of `BUDGETS`.
+        floor: the least of one-sided bounds that hold at all budgets at once (the bootstrap's
+            largest studentised fall); above 0, the whole curve is above random mixing.
     """
 
     name: str
     area: Difference
     recovered: Difference | None
     at: Mapping[float, Difference]
-    lowest: Difference
+    least: float
+    floor: float
 
     @property
     def above_everywhere(self) -> bool:
@@ -157,16 +159,15 @@ def compared(
         recovered = _interval(0.5 + areas / gap, level)
     at = {b: _interval(leads[:, p], level) for b, p in zip(BUDGETS, places, strict=True)}
     chosen = leads[:, places]
-    # How far any of them falls below its own mean bounds all of them at once.
-    falls = np.sort((chosen[:1] - chosen[1:]).max(axis=1))
-    fall = float(falls[int(np.ceil(level * len(falls))) - 1])
-    least = float(chosen[0].min())
+    errors = np.maximum(chosen[1:].std(axis=0), 1e-12)
+    fall = np.quantile(((chosen[:1] - chosen[1:]) / errors).max(axis=1), level)
     return Compared(
         curve.name,
         _interval(areas, level),
         recovered,
         at,
-        Difference(least, least - fall, float(chosen[0].max())),
+        float(chosen[0].min()),
+        float((chosen[0] - fall * errors).min()),
     )
 
 

@@ -17,7 +17,7 @@ HEADER = [
     "cost a query",
     "area over mixing",
     "gap recovered",
-    "lowest lead",
+    "least lead",
 ]
 _NAMES = {"weak": "always weak", "strong": "always strong", "both": "always both"}
 
@@ -39,7 +39,7 @@ def rows(card: Mapping[str, Any]) -> list[list[str]]:
     for name, curve in found["curves"].items():
         own = [f"{score:.3f}", f"{cost:.1f}"] if name == "router" else ["", ""]
         recovered = _told(curve["recovered"]) if curve["recovered"] else ""
-        table.append([name, *own, _told(curve["area"]), recovered, _told(curve["lowest"])])
+        table.append([name, *own, _told(curve["area"]), recovered, f"{curve['least']:+.3f}"])
     table.append(["random mixing", "", "", "0", "0.5", "0"])
     return table
 
