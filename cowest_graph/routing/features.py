@@ -75,6 +75,8 @@ class Features:
     def lacking(self, seen: Seen) -> str | None:
         """What a query does not have and this needs; None when it has everything."""
         needed: dict[str, Any] = {}
+        if "domain" in self.groups:
+            needed["domain"] = seen.domain if seen.domain in self.domains else None
         if self.after_draft:
             needed["draft"] = seen.draft
         if "logprobs" in self.groups:

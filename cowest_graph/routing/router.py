@@ -16,7 +16,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from cowest_graph.files import replace_file, replacing
-from cowest_graph.routing.features import Embed, Features, Table
+from cowest_graph.routing.features import MINILM, Embed, Features, Table
 from cowest_graph.routing.models import Scorer
 from cowest_graph.routing.policies import Policy, explored
 from cowest_graph.routing.seen import Seen, Way
@@ -61,6 +61,8 @@ class Router:
         widths = {scorer.coefficients.shape[1] for scorer in self.scorers.values()}
         if len(widths) != 1 or not self.features.fits(*widths):
             raise ValueError(f"{sorted(widths)} coefficients are not of the features there are")
+        if self.features.embedded and self.embed is None and self.features.embedding != MINILM:
+            raise ValueError(f"give embed: texts were read by {self.features.embedding!r}")
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"the epsilon is {self.epsilon}; it is a chance, from 0 to 1")
 

@@ -5,7 +5,7 @@ Knows stores and registries of routers. Knows no command line and trains no weak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,10 +46,21 @@ def fit_from(
     """
     from cowest_graph.routing import examples, fit_router, measured
 
-    taught = examples(traces, evaluator=evaluator)
+    of: dict[str, set[str]] = {"weak": set(), "weak_version": set(), "strong": set()}
+    taught = examples(_noted(traces, of), evaluator=evaluator)
     for reason, times in taught.left_out.items():
         say(f"left out: {times} ({reason})")
     fitted = fit_router(taught.examples, target, **settings)
     found = measured(fitted.router, fitted.parts.fit, fitted.parts.test, fitted.unit)
     metrics = {} if found is None else found.as_dict()
-    return routers.add(fitted.router, {**fitted.card, "metrics": metrics}, name=name)
+    made = {**fitted.card, "metrics": metrics, "of": {name: sorted(of[name]) for name in of}}
+    return routers.add(fitted.router, made, name=name)
+
+
+def _noted(traces: Iterable[Trace], of: dict[str, set[str]]) -> Iterator[Trace]:
+    """The traces; whose they are is noted."""
+    for trace in traces:
+        for name, there in of.items():
+            if (value := getattr(trace, name)) is not None:
+                there.add(value)
+        yield trace

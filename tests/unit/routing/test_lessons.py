@@ -131,6 +131,12 @@ def test_what_is_missing_is_no_number() -> None:
     assert features.lacking(Seen("a?")) == "draft"
     assert features.lacking(Seen("a?", draft="b")) == "logprobs"
     assert features.lacking(Seen("a?", draft="b", logprobs=(0.0,), second="c")) is None
+    named = Features(("domain",), ("towns",))
+    assert [named.lacking(Seen("a?", domain)) for domain in ("towns", "hills", None)] == [
+        None,
+        "domain",
+        "domain",
+    ]
 
 
 def test_an_answer_that_stands_in_the_notes_is_told_from_one_made_up() -> None:

@@ -52,6 +52,7 @@ def test_it_is_kept_with_figures_of_what_it_never_saw(store: Path) -> None:
     assert metrics["queries"] == card["queries"]["test"] > 10
     assert set(metrics["curves"]) == {"router", "query alone (RouteLLM)"}
     assert metrics["curves"]["router"]["area"]["low"] > 0
+    assert card["of"] == {"weak": [], "weak_version": [], "strong": []}
     assert card["versions"]["scikit-learn"]
     assert found.current is None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -298,3 +300,24 @@ def test_the_chat_model_streams_and_counts_whoever_answered(
     for message in (whole, sum(chunks[1:], chunks[0])):
         assert list(message.response_metadata["usage_by_model"]) == by
     assert whole.usage_metadata is not None
+
+
+def test_a_draft_that_is_the_answer_is_no_reasoning_beside_it() -> None:
+    model = CollaborativeChatModel(
+        weak=ScriptedModel([DRAFT]),
+        strong=ScriptedModel([ANSWER]),
+        reasoning=True,
+        settings={"route": Fixed("weak", after_draft=False)},
+    )
+    chunks = list(model.stream("6 + 1?"))
+    for message in (model.invoke("6 + 1?"), sum(chunks[1:], chunks[0])):
+        assert [block["type"] for block in message.content_blocks] == ["text"]
+
+
+def test_a_graph_without_a_router_loads_nothing_of_one() -> None:
+    code = (
+        "import cowest_graph.graph, sys;"
+        "print({'sklearn', 'scipy', 'cowest_graph.routing.router'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"

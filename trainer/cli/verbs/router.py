@@ -47,6 +47,10 @@ Epsilon = Annotated[
     float, typer.Option(help="Chance of a way drawn from all, so that it can be taught anew.")
 ]
 
+Version = Annotated[
+    str | None, typer.Option(help="Adapter version whose traces are learnt from; any by default.")
+]
+
 
 def fit(
     quality: Quality = None,
@@ -58,6 +62,7 @@ def fit(
     validation: Validation = 0.2,
     test: Test = 0.2,
     epsilon: Epsilon = 0.0,
+    weak_version: Version = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +70,8 @@ def fit(
     wanted = _target(quality, share, budget, confidence)
     given = {"moment": moment, "unit": unit, "epsilon": epsilon}
     parts = {"validation": validation, "test": test}
-    routers, name = _fitted(settings_of(config), wanted, {**given, **parts})
+    settings = settings_of(config)
+    routers, name = _fitted(settings, wanted, weak_version, {**given, **parts})
     _show_card(routers, name, as_json)
 
 
@@ -115,13 +121,16 @@ def _target(
     return Target(quality=quality, share=share, budget=budget, confidence=confidence)
 
 
-def _fitted(settings: Config, target: Any, given: dict[str, Any]) -> tuple[RouterRegistry, str]:
+def _fitted(
+    settings: Config, target: Any, weak_version: str | None, given: dict[str, Any]
+) -> tuple[RouterRegistry, str]:
     from trainer.routing import fit_from
 
     routers = settings.routers()
     with settings.store() as store:
         scoring = settings.draft_evaluator()
-        name = fit_from(store, target, routers, evaluator=scoring, say=console.note, **given)
+        traces = store.select(weak_version=weak_version)
+        name = fit_from(traces, target, routers, evaluator=scoring, say=console.note, **given)
     return routers, name
 
 
