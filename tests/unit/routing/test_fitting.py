@@ -101,9 +101,9 @@ def test_scores_of_another_range_are_told_in_it() -> None:
 
 def test_unsure_is_both(fitted: Fitted) -> None:
     ours = fitted.router
-    other = Seen("Quelle est la capitale de la France", "towns", "Answer: Paris")
-    assert not ours.near([other])[0]
-    assert ours.decide(other, "k").way == "both"
+    other = replace(SIMPLE, query="Quelle hauteur a ce mont?")
+    assert ours.policy.chosen(ours.expected([other])) == ["weak"]  # by its draft, but
+    assert ours.decide(other, "k").way == "both"  # no such query was learnt from
     assert ours.decide(replace(SIMPLE, draft=None), "k").way == "both"  # taught with drafts
     split = {"weak": np.asarray([[0.9, 0.9, 0.2]]), "both": np.asarray([[0.6, 0.6, 0.6]])}
     policy = Policy({"weak": 0.0, "both": 1.0}, quorum=1.0, price=0.0)
