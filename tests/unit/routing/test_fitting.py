@@ -102,8 +102,10 @@ def test_scores_of_another_range_are_told_in_it() -> None:
 def test_unsure_is_both(fitted: Fitted) -> None:
     ours = fitted.router
     other = replace(SIMPLE, query="Quelle hauteur a ce mont?")
-    assert ours.policy.chosen(ours.expected([other])) == ["weak"]  # by its draft, but
-    assert ours.decide(other, "k").way == "both"  # no such query was learnt from
+    cheap = replace(ours, policy=replace(ours.policy, price=0.5))
+    assert cheap.policy.chosen(cheap.expected([other])) == ["weak"]  # by its draft, but
+    assert cheap.decide(other, "k").way == "both"  # no such query was learnt from
+    assert cheap.decide(SIMPLE, "k").way == "weak"
     assert ours.decide(replace(SIMPLE, draft=None), "k").way == "both"  # taught with drafts
     split = {"weak": np.asarray([[0.9, 0.9, 0.2]]), "both": np.asarray([[0.6, 0.6, 0.6]])}
     policy = Policy({"weak": 0.0, "both": 1.0}, quorum=1.0, price=0.0)
