@@ -258,7 +258,7 @@ class CollaborativeChatModel(BaseChatModel):
     def _result(self, out: Mapping[str, Any]) -> ChatResult:
         answer: AIMessage = out["answer"]
         content: Any = answer.content
-        if self.reasoning and out["draft"] is not None:
+        if self.reasoning and out["draft"] is not None and not _by_draft(out):
             content = [_reasoning(text_of(out["draft"])), *_blocks(answer)]
         message = AIMessage(
             content=content,
@@ -284,8 +284,7 @@ class CollaborativeChatModel(BaseChatModel):
     def _metadata(self, out: Mapping[str, Any]) -> dict[str, Any]:
         about = out["answer"].response_metadata
         kept = {name: about.get(name) for name in ("finish_reason", "trace_key", "weak_version")}
-        both = {"weak": out.get("draft"), "strong": out["answer"]}
-        usage = {name: said.usage_metadata for name, said in both.items() if said is not None}
+        usage = {name: said.usage_metadata for name, said in _both(out).items()}
         return {**kept, "model_name": self.model_name, "usage_by_model": usage}
 
 
@@ -310,7 +309,7 @@ class _Reading:
 
     def _draft(self) -> list[AIMessageChunk]:
         draft = self.values.get("draft")
-        if not self._reasoning or self._thought or draft is None:
+        if not self._reasoning or self._thought or draft is None or _by_draft(self.values):
             return []
         self._thought = True
         return [AIMessageChunk(content=[{**_reasoning(text_of(draft)), "index": 0}])]
@@ -353,10 +352,21 @@ def _blocks(said: BaseMessage) -> list[dict[str, Any]]:
     return [{"type": "text", "text": b} if isinstance(b, str) else dict(b) for b in said.content]
 
 
+def _by_draft(out: Mapping[str, Any]) -> bool:
+    """Whether a router let the weak model answer alone."""
+    answer = out.get("answer")
+    return answer is not None and answer.response_metadata.get("way") == "weak"
+
+
+def _both(out: Mapping[str, Any]) -> dict[str, AIMessage]:
+    """What each model said; a draft that is the answer is the weak one's alone."""
+    said = {"weak": out.get("draft"), "strong": None if _by_draft(out) else out["answer"]}
+    return {name: message for name, message in said.items() if message is not None}
+
+
 def _usage(out: Mapping[str, Any]) -> UsageMetadata | None:
     """Of both models; None where one of them does not tell."""
-    both = [said for said in (out.get("draft"), out["answer"]) if said is not None]
-    told = [said.usage_metadata for said in both]
+    told = [said.usage_metadata for said in _both(out).values()]
     if None in told:
         return None
     total: UsageMetadata | None = None

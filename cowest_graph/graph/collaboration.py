@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, HumanMessage
@@ -40,11 +41,13 @@ from cowest_graph.graph.chains import (
     solo_chain,
 )
 from cowest_graph.graph.compiled import CollaborationGraph
+from cowest_graph.graph.routes import Routed, add_routes, sampling_of
 from cowest_graph.graph.runs import whose
 from cowest_graph.graph.streaming import hidden, shown
 from cowest_graph.graph.tracing import ChatModel, Facts, State
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, draft_prompt, text_of
+from cowest_graph.routing.seen import Router
 from cowest_graph.shadows import Shadows
 from cowest_graph.state import (
     Answered,
@@ -71,6 +74,7 @@ def create_collaboration(
     shadow: str | None = None,
     on_weak_failure: Literal["strong", "raise"] = "strong",
     on_strong_failure: Literal["draft", "raise"] = "raise",
+    route: Router | None = None,
 ) -> StateGraph[Collaboration, None, Given, Answered]:
     """Collaborative inference (paper, Algorithm 2): draft, refine, perhaps evaluate, record.
 
@@ -90,6 +94,9 @@ def create_collaboration(
             trace then holds the failed call, and the answer as `solo`. "raise" raises its error.
         on_strong_failure: "raise" raises the strong model's error; "draft" answers with the draft,
             where there is one, unscored, and the trace holds the failed call.
+        route: decides for each query whether the weak model answers alone, the strong one alone, or
+            both, before the draft or after it (`routing.Router`, or whatever has its methods). None
+            is both, always. One that fails leaves it to both, and the trace says so.
 
     Returns:
         An uncompiled graph from `{"query": …}` (or `{"messages": […]}`, whose last human turn is
@@ -116,6 +123,7 @@ def create_collaboration(
         shadow,
         strong_alone=on_weak_failure == "strong",
         draft_alone=on_strong_failure == "draft",
+        router=route,
     )
 
 
@@ -126,30 +134,41 @@ def _answering(
     *,
     strong_alone: bool,
     draft_alone: bool,
+    router: Router | None = None,
 ) -> AnyGraph:
     """The graph of `create_collaboration`; the flags say who answers where the other failed."""
     weak, strong, prompts, evaluator = facts.weak, facts.strong, facts.prompts, facts.evaluator
-    graph = CollaborationGraph(Collaboration, input_schema=Query, output_schema=Answered)
-    drafting, then = drafting_chain(weak, prompts), "record" if evaluator is None else "evaluate"
+    kept = Collaboration if router is None else Routed
+    graph = CollaborationGraph(kept, input_schema=Query, output_schema=Answered)
+    drafting = drafting_chain(weak, prompts, sampling_of(router))
+    then = "record" if evaluator is None else "evaluate"
     shadows = None if traces is None else Shadows(shadowing_chain(drafting), traces)
 
-    def add(name: str, chain: Chain, key: str, role: str, handler: Any = None) -> None:
+    def add(
+        name: str, chain: Chain, key: str, role: str, handler: Any = None, *, also: Any = None
+    ) -> None:
         node = model_call(chain, key=key, role=role)
+        node = node if also is None else node | also
         if traces is not None and handler is None:
             node = seen_failing(node, _recording_failures(facts, traces, role))
         graph.add_node(name, node, error_handler=handler)
 
     by_strong = fall_back("draft", "alone") if strong_alone else None
     by_draft = fall_back("refine", "record", _answer_by_the_draft) if draft_alone else None
-    graph.add_node("begin", _beginning_pass(facts))
+    graph.add_node("begin", _beginning_pass(facts, routed=router is not None))
     add("draft", hidden(drafting), "draft", "draft", by_strong)
     refining = shown(refining_chain(strong, prompts), "refining")
     add("refine", refining, "answer", "refine", by_draft)
     graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
-    chained(graph, START, "begin", "draft", "refine", then)
-    if by_strong is not None:
+    if router is None:
+        chained(graph, START, "begin", "draft", "refine", then)
+    else:
+        add_routes(graph, router, add, partial(drafting_chain, weak, prompts), then, by_strong)
+    if by_strong is not None or router is not None:
         answering = shown(solo_chain(strong, prompts), "answering alone")
-        add("alone", answering, "answer", "solo")
+        drafted = draft_alone and router is not None and router.after_draft
+        instead = fall_back("solo", "record", _answer_by_the_draft) if drafted else None
+        add("alone", answering, "answer", "solo", instead)
         graph.add_edge("alone", then)
     if evaluator is not None:
         _add_scoring(graph, evaluator)
@@ -169,11 +188,12 @@ def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {given!r}; there are: {', '.join(known)}")
 
 
-def _beginning_pass(facts: Facts) -> Chain:
+def _beginning_pass(facts: Facts, *, routed: bool = False) -> Chain:
     def begin(state: State, config: RunnableConfig) -> Update:
         # A pass that fails and is resumed is one trace, so it has its key from the start. What an
         # earlier turn of the thread produced ends here.
         fresh = {"draft": None, "answer": None, "score": None, "calls": Overwrite([])}
+        fresh |= {"route": None, "second": None} if routed else {}
         chosen = chosen_version(facts.weak, config)
         asked = facts.asked(state)
         begun = {"asked": asked, "weak_version": chosen, "key": uuid.uuid4().hex}
@@ -192,7 +212,8 @@ def _recording_answers(
             trace = facts.answered(state)
             recorded(trace)
             candidate = shadow or getattr(facts.weak, "shadow", None)
-            if shadows is None or candidate in (None, trace.attempts[0].weak_version):
+            drafted = [attempt.weak_version for attempt in trace.attempts]
+            if shadows is None or candidate is None or not drafted or candidate == drafted[0]:
                 traces.offer(trace)
             else:
                 shadows.record(trace, candidate, state["asked"])
@@ -224,6 +245,12 @@ def _recording_failures(
 
 
 def _answer_by_the_draft(state: State) -> Update:
-    """The draft as the answer, where the strong model failed."""
+    """The draft as the answer, where the strong model failed.
+
+    Raises:
+        LookupError: where that failed, too.
+    """
+    if state["draft"] is None:
+        raise LookupError("neither a draft nor an answer: both models failed")
     told = {"trace_key": state["key"], "weak_version": state.get("weak_version")}
     return {"answer": AIMessage(text_of(state["draft"]), response_metadata=told)}

@@ -38,7 +38,7 @@ def shown(chain: Runnable[Any, AIMessage], step: str) -> Runnable[Any, AIMessage
 
     Args:
         chain: from the state to the answer.
-        step: "refining" or "answering alone".
+        step: "refining", "answering alone", or "answering with the draft".
     """
     return _Told(chain, step, ANSWER, hides=False)
 
@@ -100,6 +100,8 @@ class _Told(Runnable[Any, AIMessage]):
         if self._hides:
             return message
         told = {"trace_key": state.get("key"), "weak_version": state.get("weak_version")}
+        if route := state.get("route"):
+            told["way"] = route["way"]
         return message.model_copy(update={"response_metadata": message.response_metadata | told})
 
 

@@ -103,16 +103,16 @@ class Facts:
         alone = any(call["role"] == "solo" for call in calls)
         own = [call for call in calls if call["role"] in _ALONE] if alone else []
         tried = {**state, "calls": [call for call in calls if call not in own]}
-        parts: dict[str, Any] = {}
-        if alone:
-            tried |= {"answer": None, "score": None}
-            parts = {"solo": text(state.get("answer")), "solo_score": state.get("score")}
-        elif any(call["role"] == "refine" and call.get("failure") for call in calls):
-            tried |= {"answer": None, "score": None}  # what was answered is the draft
+        parts: dict[str, Any] = {"route": state.get("route")}
+        by_draft = any(c["role"] in ("refine", "solo") and c.get("failure") for c in calls)
+        if alone or by_draft:
+            tried |= {"answer": None, "score": None}  # what was answered is the draft, or solo
+        if alone and not by_draft:
+            parts |= {"solo": text(state.get("answer")), "solo_score": state.get("score")}
         return self.trace(
             state,
             **parts,
-            attempts=[attempt_of(tried, index=0)],
+            attempts=_attempts(tried, drafted=not alone or bool(tried["calls"])),
             calls=[Call(**call) for call in own],
             kind="inference",
             key=state["key"],
@@ -120,6 +120,22 @@ class Facts:
 
 
 _ALONE = ("solo", "evaluate")
+
+
+def _attempts(state: State, *, drafted: bool) -> list[Attempt]:
+    """What became of the draft, which is an answer of the strong model only where both answered."""
+    if not drafted:
+        return []
+    if (state.get("route") or {}).get("way") == "weak":
+        own = {"draft_score": state.get("score")}
+        state = {**state, "answer": None, "score": None}
+    else:
+        own = {}
+    first = attempt_of(state, index=0).model_copy(update=own)
+    if state.get("second") is None:
+        return [first]
+    compared = {"draft": state["second"], "weak_version": state.get("weak_version"), "calls": []}
+    return [first, attempt_of(compared, index=1)]
 
 
 def _parted(state: State) -> tuple[list[Any], str]:
@@ -143,6 +159,13 @@ def attempt_of(state: State, index: int) -> Attempt:
         tokens=_tokens(draft),
         calls=[Call(**call) for call in state["calls"]],
     )
+
+
+def logprobs(message: AIMessage | None) -> tuple[float, ...] | None:
+    """The log-probabilities of a draft's tokens; None where one of them was not told."""
+    told = [token.logprob for token in _tokens(message) or []]
+    known = tuple(each for each in told if each is not None)
+    return known if known and len(known) == len(told) else None
 
 
 def _tokens(message: AIMessage | None) -> list[Token] | None:

@@ -116,6 +116,8 @@ class Attempt(_Record):
     score: FiniteFloat | None = None
     gain: FiniteFloat | None = None
     """Δ; set by the trace that the attempt is part of, whatever it was before."""
+    draft_score: FiniteFloat | None = None
+    """E(y): the draft's own score, where the draft was the answer; no part of the gain."""
     score_se: FiniteFloat | None = None
     """The score's standard error, where the score is a mean of several; None where it is not."""
     weak_version: _Text | None = None
@@ -254,7 +256,8 @@ class Trace(_Record):
     def complete(self) -> bool:
         """Whether no call failed, no text is empty and all `num_drafts` attempts are there."""
         texts = [self.solo, *(text for a in self.attempts for text in (a.draft, a.answer))]
-        return "" not in texts and not self.failures and len(self.attempts) >= self.num_drafts
+        wanted = 0 if self.route is not None and self.route.way == "strong" else self.num_drafts
+        return "" not in texts and not self.failures and len(self.attempts) >= wanted
 
 
 def trace_key(

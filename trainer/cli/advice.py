@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "embedded": ("xllamacpp", "gguf"),
     "postgres": ("psycopg",),
     "report": ("matplotlib",),
+    "routing": ("sklearn",),
     "studio": ("fastapi", "uvicorn", "jinja2", "multipart"),
     "unsloth": ("unsloth",),
     "agreement": ("nltk", "sklearn"),

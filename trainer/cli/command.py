@@ -28,6 +28,10 @@ from trainer.cli.verbs.drift import drift
 from trainer.cli.verbs.loop import loop
 from trainer.cli.verbs.privacy import forget, prune
 from trainer.cli.verbs.replay import replay, score
+from trainer.cli.verbs.router import fit as fit_router
+from trainer.cli.verbs.router import promote as promote_router
+from trainer.cli.verbs.router import rollback as rollback_router
+from trainer.cli.verbs.router import show as show_router
 from trainer.cli.verbs.serve import serve_weak, studio
 from trainer.cli.verbs.telling import push_feedback, track
 from trainer.cli.verbs.train import dpo, push, sft
@@ -127,3 +131,9 @@ train = typer.Typer(no_args_is_help=True, help="Train an adapter of the weak mod
 train.command()(sft)
 train.command()(dpo)
 app.add_typer(train, name="train")
+router = typer.Typer(no_args_is_help=True, help="Who answers which query, learnt from traces.")
+router.command("fit")(fit_router)
+router.command("show")(show_router)
+router.command("promote")(promote_router)
+router.command("rollback")(rollback_router)
+app.add_typer(router, name="router")

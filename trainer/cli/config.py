@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cowest_graph.graph import ChatModel, Collectors
     from cowest_graph.masking import Redaction
     from cowest_graph.prompts import Prompts
+    from cowest_graph.routing import FollowingRouter, RouterRegistry
     from cowest_graph.traces import TraceStore, Traffic
     from trainer.course import Course
     from trainer.gate import Gate
@@ -315,6 +316,23 @@ class Config(Schema):
     def registry(self) -> AdapterRegistry:
         """The adapter registry."""
         return AdapterRegistry(self.adapters.folder.expanduser())
+
+    def routers(self) -> RouterRegistry:
+        """The registry of routers."""
+        from cowest_graph.routing import RouterRegistry
+
+        return RouterRegistry(self.router.folder.expanduser())
+
+    def routed(self) -> FollowingRouter | None:
+        """What `create_collaboration` routes by; None where no version is in use."""
+        from cowest_graph.routing import FollowingRouter
+
+        routers = self.routers()
+        return None if routers.current is None else FollowingRouter(routers)
+
+    def draft_evaluator(self) -> Evaluator | None:
+        """What scores drafts as answers: a metric, which costs nothing; None beside a judge."""
+        return None if self.evaluator_kind == "judge" else self.evaluator_named()
 
     def check_base(self, name: str) -> None:
         """Check that an adapter fits the weak model, where both can be told without loading.

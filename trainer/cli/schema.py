@@ -133,6 +133,14 @@ class AdaptersSection(_Section):
     folder: Path = Field(Path("adapters"), description="Made when the first one is added.")
 
 
+class RouterSection(_Section):
+    """Where routers are kept."""
+
+    folder: Path = Field(
+        Path("routers"), description="`ask` routes by the version that was promoted there."
+    )
+
+
 class CollectSection(_Section):
     """How traces are collected."""
 
@@ -249,6 +257,7 @@ class Schema(_Section):
     evaluator: EvaluatorSection = EvaluatorSection()
     traces: TracesSection = TracesSection()
     adapters: AdaptersSection = AdaptersSection()
+    router: RouterSection = RouterSection()
     collect: CollectSection = CollectSection()
     prompts: PromptsSection = PromptsSection()
     train: TrainSection = TrainSection()

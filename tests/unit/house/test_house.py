@@ -35,8 +35,9 @@ ROOMS = {
     "cowest_graph.collecting": "conversation failures masking state traces",
     "cowest_graph.calls": "evaluators failures masking prompts replies state telemetry threads",
     "cowest_graph.shadows": "calls masking prompts state telemetry traces",
-    "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies shadows "
-    "state telemetry threads traces",
+    "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies routing "
+    "shadows state telemetry threads traces",
+    "cowest_graph.routing": "adapters benchmark domains evaluators files metrics prompts traces",
     "cowest_graph.apps": "calls conversation evaluators graph masking prompts traces",
     "cowest_graph.batching": "calls collecting files masking",
     "cowest_graph.domains": "evaluators metrics prompts state",
@@ -61,6 +62,7 @@ ROOMS = {
     "trainer.run": "",
     "trainer.fast": "",
     "trainer.gate": "",
+    "trainer.routing": "gate",
     "trainer.foreseen": "",
     "trainer.replay": "",
     "trainer.drift": "",
@@ -83,7 +85,7 @@ ROOMS = {
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
     "trainer.cli": "bench checks console course demo drift foreseen gate job launch loop plan "
-    "replay reports rows run studio",
+    "replay reports routing rows run studio",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.

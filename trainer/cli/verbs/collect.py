@@ -76,11 +76,14 @@ def _answered(settings: Config, query: str) -> tuple[str | None, str, str]:
             prompts=settings.wording(),
             domain=settings.collect.domain,
             on_weak_failure="raise",  # whoever tries it out shall see what is wrong
+            route=settings.routed(),
         ).compile()
         said = graph.invoke({"query": query})
         wait_for_shadows()
-    version = said["draft"].response_metadata.get("weak_version")
-    return version, text_of(said["draft"]), text_of(said["answer"])
+    draft, answer = said["draft"], text_of(said["answer"])
+    if draft is None:  # a router let the strong model answer alone
+        return None, "", answer
+    return draft.response_metadata.get("weak_version"), text_of(draft), answer
 
 
 def collect(
