@@ -286,8 +286,8 @@ def test_an_import_lets_other_writers_in_between(tmp_path: Path) -> None:
     begun, written = threading.Event(), threading.Event()
 
     class Watched(TraceStore):
-        def _put(self, portion: list[Trace]) -> int:
-            before = super()._put(portion)
+        def record_many(self, portion: Iterable[Trace]) -> int:
+            before = super().record_many(portion)
             begun.set()
             assert written.wait(20)
             return before
