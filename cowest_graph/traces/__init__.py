@@ -1,5 +1,6 @@
 """What every collaboration leaves: traces, and the store that keeps them."""
 
+from cowest_graph.traces.drafted import Drafted, Tried
 from cowest_graph.traces.exchange import BadRow, Imported
 from cowest_graph.traces.feedback import PAIR, Feedback, latest, wrong_pair, wrong_pairs
 from cowest_graph.traces.filters import Filter
@@ -25,6 +26,7 @@ __all__ = [
     "Attempt",
     "BadRow",
     "Call",
+    "Drafted",
     "Draw",
     "Exploration",
     "Feedback",
@@ -38,6 +40,7 @@ __all__ = [
     "Trace",
     "TraceStore",
     "Traffic",
+    "Tried",
     "VersionSummary",
     "latest",
     "trace_key",

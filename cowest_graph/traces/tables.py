@@ -176,7 +176,7 @@ def _columns(table: sa.Table, record: Trace | Attempt) -> dict[str, Any]:
 
 @cache
 def _shared(table: sa.Table, kind: type[Trace] | type[Attempt]) -> list[str]:
-    return [name for name in table.c.keys() if name in kind.model_fields]
+    return [column.name for column in table.c if column.name in kind.model_fields]
 
 
 def version_of(connection: sa.Connection, store: str) -> int | None:

@@ -14,11 +14,13 @@ from trainer.rows.formats import (
     training_rows,
     unpaired,
 )
+from trainer.rows.on_disk import RowsOnDisk
 
 __all__ = [
     "ROW",
     "Row",
     "Rows",
+    "RowsOnDisk",
     "best_drafts",
     "demonstrations",
     "label_noise",

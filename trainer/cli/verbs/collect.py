@@ -253,14 +253,14 @@ def _paired(
     """Count the pairs and export them; the report, and the first pairs as plain data."""
     from cowest_graph.traces import PAIR, wrong_pairs
     from trainer.rows import pair_row
-    from trainer.rows.pairs import Pairs
+    from trainer.rows.pairs import Pairs, without_collector
 
     shown: list[dict[str, Any]] = []
-    with settings.store() as store:
+    with settings.store() as store, without_collector():
         if weak_version is not None:
             _check_version(weak_version, store)
         wrong = wrong_pairs(store.feedbacks(key=PAIR))
-        found = Pairs(store.select(weak_version=weak_version, kind="collection"), wrong=wrong)
+        found = Pairs(store.drafted(weak_version=weak_version, kind="collection"), wrong=wrong)
         lines = (json.dumps(pair_row(p), ensure_ascii=False) for p in _noting(found, show, shown))
         if export is not None:
             console.note(f"wrote {console.write_lines(export, lines)} pairs to {export}")

@@ -156,8 +156,10 @@ def _from_traces(
 
     job = settings.job("dpo", objective)
     with settings.store() as store:
-        traces = list(store.select(domain=domain, weak_version=version, kind="collection"))
-        rows = training_rows(job.objective, traces, wrong=wrong_pairs(store.feedbacks(key=PAIR)))
+        wrong = wrong_pairs(store.feedbacks(key=PAIR))
+        asked = {"domain": domain, "weak_version": version, "kind": "collection"}
+        rows = training_rows(job.objective, store.drafted(**asked), wrong=wrong, on_disk=True)
+        given, job = job.label_noise, aimed(job, store.drafted(**asked))
         wanted = version and not rows.report.traces
         others = [v for v in store.summary().by_weak_version if v != version] if wanted else []
     told = f"{version or 'any version'}{f' on {domain}' if domain else ''}"
@@ -165,7 +167,6 @@ def _from_traces(
     if others:
         there = ", ".join(other or "a model without versions" for other in others)
         console.note(f"there are only drafts of: {there}; --any-version takes them all")
-    given, job = job.label_noise, aimed(job, traces)
     if given is None and job.label_noise is not None:
         console.note(f"label noise, by scores of repeated drafts: {job.label_noise:.3f}")
     return rows, job
