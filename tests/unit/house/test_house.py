@@ -73,12 +73,13 @@ ROOMS = {
     "trainer.plan": "backends checks job presets rows run",
     "trainer.launch": "checks job objectives presets rows run",
     "trainer.loop": "checks console gate job launch rows run",
+    "trainer.engines": "",
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
-    "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run "
-    "studio",
+    "trainer.cli": "bench checks console demo engines foreseen gate job launch loop plan reports "
+    "rows run studio",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.

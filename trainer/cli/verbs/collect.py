@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,10 +25,13 @@ from trainer.cli.options import (
     ConfigFile,
     DataFolder,
     DomainName,
+    EngineName,
     HeldOutSplit,
     QueryField,
     ReferenceField,
     SkipBad,
+    WorkerGPUs,
+    Workers,
     fields_of,
 )
 
@@ -99,6 +103,9 @@ def collect(
     prices: Annotated[
         Path | None, typer.Option(help="TOML file of prices a million tokens, for --dry-run.")
     ] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    gpus: WorkerGPUs = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Collect preference feedback; an interrupted collection is resumed."""
@@ -108,7 +115,8 @@ def collect(
     queries = source.feedback(rows)[:limit]
     if dry_run:
         return _foreseen(settings, queries, prices, as_json)
-    counts, failures, summary = _collected(settings, queries)
+    run = _running(settings, queries, engine, workers, gpus)
+    counts, failures, summary = _collected(settings, run, len(queries))
     if as_json:
         console.show_json({**counts, "store": summary.as_dict()})
     else:
@@ -144,17 +152,49 @@ def _foreseen(
         console.show(f"time: some {total:.0f} s, where {at_once} at a time take no longer each")
 
 
-def _collected(
-    settings: Config, queries: list[dict[str, Any]]
-) -> tuple[dict[str, int], Failures, Summary]:
-    """Collect the queries; counts, failures, and what the store holds."""
+def _running(
+    settings: Config, queries: list[dict[str, Any]], engine: str, workers: int | None, gpus: float
+) -> Generator[Any, None, None]:
+    """The outcomes of a collection, on the engine that was named; it begins with the first."""
+    if engine == "ray":
+        from trainer.engines import collect_on_ray
+
+        opened, at_once = partial(opened_collector, settings), settings.collect.max_concurrency
+        store = settings.traces.url
+        return collect_on_ray(
+            opened, queries, store=store, workers=workers, at_once=at_once, gpus=gpus
+        )
+    if workers is not None or gpus:
+        raise ValueError("--workers and --gpus are for --engine ray")
+    return _here(settings, queries)
+
+
+def _here(settings: Config, queries: list[dict[str, Any]]) -> Generator[Any, None, None]:
     from cowest_graph.collecting import collect as collected
 
-    with settings.store() as store, settings.live_weak() as weak, console.kept(_GOES_ON):
-        collector = settings.collectors(weak).collector(store)
-        run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
-        with closing(run) as outcomes:
-            counts, failures = _follow(outcomes, len(queries))
+    at_once = settings.collect.max_concurrency
+    with (
+        opened_collector(settings) as collector,
+        closing(collected(collector, queries, max_concurrency=at_once)) as outcomes,
+    ):
+        yield from outcomes
+
+
+@contextmanager
+def opened_collector(settings: Config) -> Iterator[Any]:
+    """A collector with models and a store of its own, here or on another machine."""
+    settings.model_post_init(None)  # another process has not learnt yet what is secret
+    with settings.store() as store, settings.live_weak() as weak:
+        yield settings.collectors(weak).collector(store)
+
+
+def _collected(
+    settings: Config, run: Generator[Any, None, None], total: int
+) -> tuple[dict[str, int], Failures, Summary]:
+    """Collect the queries; counts, failures, and what the store holds."""
+    with console.kept(_GOES_ON), closing(run) as outcomes:
+        counts, failures = _follow(outcomes, total)
+    with settings.store() as store:
         return counts, failures, store.summary()
 
 
