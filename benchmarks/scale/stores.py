@@ -150,9 +150,29 @@ def summary(url: str, given: argparse.Namespace) -> dict[str, Any]:
         return {"traces": store.summary().traces, "versions": len(store.traffic())}
 
 
+def counted_pairs(url: str, given: argparse.Namespace) -> dict[str, Any]:
+    """As `cowest pairs` counts them."""
+    from trainer.rows.pairs import Pairs, without_collector
+
+    with TraceStore(url) as store, without_collector():
+        pairs = Pairs(store.drafted(kind="collection"))
+        return {"pairs": sum(1 for _ in pairs), "traces": pairs.report.traces}
+
+
+def preference_rows(url: str, given: argparse.Namespace) -> dict[str, Any]:
+    """As `cowest train dpo` makes them."""
+    from trainer.rows import preferences
+
+    with TraceStore(url) as store:
+        rows = preferences(store.drafted(kind="collection"), on_disk=True)
+        return {"rows": len(rows), "first": len(rows[0]["chosen"][0]["content"])}
+
+
 MEASURED: dict[str, Callable[[str, argparse.Namespace], dict[str, Any]]] = {
     "ingest": ingest,
     "pages": pages,
+    "pairs": counted_pairs,
+    "preferences": preference_rows,
     "summary": summary,
 }
 
@@ -161,6 +181,7 @@ def measured(name: str, url: str, given: argparse.Namespace) -> None:
     began = time.perf_counter()
     told = MEASURED[name](url, given)
     seconds = round(time.perf_counter() - began, 1)
+    told["cpu_s"] = round(time.process_time(), 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"what": name, "seconds": seconds, "peak_mib": round(peak), **told}))
 

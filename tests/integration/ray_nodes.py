@@ -199,11 +199,9 @@ def throughput(url: str, folder: Path, number: int, workers: int) -> float:
     from trainer.engines import collect_on_ray
 
     store = f"sqlite:///{folder}/workers{workers}.db"
-    rows, began, done = queries(number), 0.0, 0
-    for _ in collect_on_ray(
-        opening(url, store), rows, store=store, workers=workers, at_once=AT_ONCE
-    ):
-        done += 1
+    rows, began = queries(number), 0.0
+    run = collect_on_ray(opening(url, store), rows, store=store, workers=workers, at_once=AT_ONCE)
+    for done, _ in enumerate(run, start=1):
         if done == 2 * AT_ONCE:  # all workers are at it
             began = time.perf_counter()
     return (number - 2 * AT_ONCE) / (time.perf_counter() - began)
