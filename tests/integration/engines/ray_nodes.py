@@ -1,6 +1,6 @@
 """A collection on a Ray cluster of two nodes, one of which is killed in the middle.
 
-Usage: python tests/integration/ray_nodes.py [--queries 24] [--latency 0.2] [--workers 1 2]
+Usage: python tests/integration/engines/ray_nodes.py [--queries 24] [--latency 0.2] [--workers 1 2]
 
 The nodes are real ones of `ray.cluster_utils`, the store is a real PostgreSQL, and weak model,
 strong model and judge are real clients of a real HTTP server in a process of its own, whose replies
@@ -25,12 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import killed_collection
-
 NUM_DRAFTS = 2
 CALLS = 2 + 3 * NUM_DRAFTS  # a query
 AT_ONCE = 2  # queries at a time of each worker
-_SERVER = Path(__file__).parents[1] / "servers.py"
+_SERVER = Path(__file__).parents[2] / "servers.py"
 
 
 @dataclass(frozen=True)
@@ -129,6 +127,8 @@ def run(url: str, log: Path, stores: tuple[str, str], number: int) -> Experiment
         stores: of the two.
         number: of queries.
     """
+    from killed_collection import contents
+
     from trainer.engines import collect_on_ray
 
     rows = queries(number)
@@ -142,11 +142,11 @@ def run(url: str, log: Path, stores: tuple[str, str], number: int) -> Experiment
             outcomes += 1
             failed += outcome.error is not None
             after += bool(killed)
-            begun = _of(other) & {each["run"] for each in _asked(log)[before:]}
-            if not killed and begun and outcomes >= number // 3:
-                killed = begun
-                _kill(cluster, other)
-    expected, found = (killed_collection.contents(store) for store in stores)
+            if not killed and outcomes >= number // 3:
+                killed = _of(other) & {each["run"] for each in _asked(log)[before:]}
+                if killed:
+                    _kill(cluster, other)
+    expected, found = (contents(store) for store in stores)
     runs = [each["run"] for each in _asked(log)[before:]]
     theirs = sum(run in killed for run in runs)
     told = (len(runs), after, theirs, len(set(runs)))
@@ -214,6 +214,7 @@ def main() -> None:
     options.add_argument("--latency", type=float, default=0.2)
     options.add_argument("--workers", type=int, nargs="+")
     given = options.parse_args()
+    sys.path.append(str(Path(__file__).parents[1]))
     with (
         tempfile.TemporaryDirectory() as name,
         serving((folder := Path(name)) / "log.jsonl", given.latency) as url,
