@@ -20,7 +20,7 @@ pytest.importorskip("ray", reason="no Ray: pip install 'cowest-graph[ray]'")
 def test_a_node_that_dies_changes_nothing(tmp_path: Path, postgres: str) -> None:
     log, alone = tmp_path / "log.jsonl", f"sqlite:///{tmp_path}/alone.db"
     with ray_nodes.serving(log, 0.2) as url:
-        done = ray_nodes.run(url, log, (alone, schema(postgres)), 18)
+        done = ray_nodes.run(url, log, (alone, schema(postgres)), 24)
     done.check()
 
 
