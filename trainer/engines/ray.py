@@ -66,7 +66,7 @@ def collect_on_ray(
     with _connected() as ray:
         machine = _only_machine(ray, store)
         wanted = workers or len([node for node in ray.nodes() if node["Alive"]])
-        crew = _Crew(ray, (opened, os.getcwd(), machine), wanted, at_once, gpus)
+        crew = Crew(ray, (opened, os.getcwd(), machine), wanted, at_once, gpus)
         with closing(crew), closing(outcomes(crew.results(rows))) as found:
             yield from found
 
@@ -121,7 +121,7 @@ def _only_machine(ray: Any, store: str) -> str | None:
     return here
 
 
-class _Crew:
+class Crew:
     """The workers, and the rows that they are at.
 
     Args:
