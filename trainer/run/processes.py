@@ -58,7 +58,7 @@ class Machine:
     def options(self) -> list[str]:
         """As accelerate's launcher takes them."""
         host, _, port = self.main.rpartition(":")
-        told = {"num_machines": self.machines, "machine_rank": self.rank}
+        told: dict[str, int | str] = {"num_machines": self.machines, "machine_rank": self.rank}
         told |= {"main_process_ip": host, "main_process_port": port}
         return [part for name, value in told.items() for part in (f"--{name}", str(value))]
 
