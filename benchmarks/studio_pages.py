@@ -51,9 +51,9 @@ def fill(store: TraceStore, count: int) -> None:
         }
         portion.append(trace.model_copy(update=whose))
         if len(portion) == 500:
-            store._put(portion)
+            store.record_many(portion)
             portion = []
-    store._put(portion)
+    store.record_many(portion)
 
 
 def pages(client: TestClient) -> dict[str, str]:

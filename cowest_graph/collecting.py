@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,21 @@ def collect(
     if (prove := getattr(getattr(collector, "builder", None), "prove_writable", None)) is not None:
         prove()
     configs = [_config(row, max_concurrency) for row in rows]
+    given = [dict(row) for row in rows]
+    yield from outcomes(collector.batch_as_completed(given, configs, return_exceptions=True))
+
+
+def outcomes(results: Iterable[tuple[int, Any]]) -> Generator[RowOutcome, None, None]:
+    """What became of rows, from what a collector gave: the end of a collection that is hopeless.
+
+    Args:
+        results: a row's index with `{"trace": …}` or an error, in any order.
+
+    Raises:
+        ConnectionError, Exception: as `collect`.
+    """
     hopeless = 0
-    for index, result in collector.batch_as_completed(
-        [dict(row) for row in rows], configs, return_exceptions=True
-    ):
+    for index, result in results:
         if isinstance(result, Exception):
             if failure_kind(result) in FATAL:
                 raise result

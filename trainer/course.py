@@ -11,7 +11,7 @@ from typing import Any
 
 from cowest_graph.traces import Trace
 from trainer.objectives import OBJECTIVES
-from trainer.rows import Rows, replayed, teaches
+from trainer.rows import Rows, RowsOnDisk, replayed, teaches
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,13 @@ class Course:
         ranked = sorted(zip(rows, map(_rank, told), strict=True), key=lambda ranked: ranked[1])
         return [row for row, _ in ranked[: self.queries_a_round]]
 
-    def rows(self, given: Rows[Any], traces: Sequence[Trace], objective: str, style: str) -> Any:
+    def rows(
+        self,
+        given: Rows[Any] | RowsOnDisk[Any],
+        traces: Sequence[Trace],
+        objective: str,
+        style: str,
+    ) -> Any:
         """What a round trains on, or in a sentence why it trains on nothing.
 
         Args:

@@ -20,12 +20,12 @@ from typing import Any
 
 from cowest_graph.adapters import WEIGHTS, AdapterRegistry, base_fingerprint, check_name
 from cowest_graph.files import held, replace_file
-from cowest_graph.traces import Trace
+from cowest_graph.traces import Drafted, Trace
 from trainer.checks import HeldOut, dropped, refuse, text_faults, without
 from trainer.job import TrainingJob, model_folder
 from trainer.objectives import OBJECTIVES
 from trainer.presets import Kind
-from trainer.rows import Row, Rows, label_noise, rows_hash
+from trainer.rows import Row, Rows, RowsOnDisk, label_noise, rows_hash
 from trainer.run.cards import name_base, write_model_card
 from trainer.run.child import Progress, run_worker
 from trainer.run.processes import command
@@ -134,7 +134,7 @@ def train_dpo(
     return _train(given, adapters, asked, progress)
 
 
-def aimed(job: TrainingJob, traces: Iterable[Trace]) -> TrainingJob:
+def aimed(job: TrainingJob, traces: Iterable[Trace | Drafted]) -> TrainingJob:
     """The job with what its objective must know of the traces and was not told: their label noise.
 
     Args:
@@ -181,7 +181,7 @@ def _train(
             "rows_hash": rows_hash(rows),
             "left_out": given - len(rows),  # faulty rows; what a tokenizer shows is in the metrics
             "created_at": began.isoformat(),
-            "report": rows.report.as_dict() if isinstance(rows, Rows) else None,
+            "report": rows.report.as_dict() if isinstance(rows, Rows | RowsOnDisk) else None,
             "seed": job.seed,
             # run inside the adapter's folder, which holds the job and its rows
             "command": "python -m trainer.worker job.json --output REBUILT",
@@ -206,9 +206,13 @@ def _register(run: Path, card: dict[str, Any], adapters: AdapterRegistry, name: 
 
 
 def _given(rows: Iterable[Row], what: str, wrong: str) -> Sequence[Row]:
-    given = rows if isinstance(rows, Rows) else list(rows)
+    given = rows if isinstance(rows, Rows | RowsOnDisk) else list(rows)
     if not given:
-        why = f": {given.report}" if isinstance(given, Rows) else f": the {what} are empty"
+        why = (
+            f": {given.report}"
+            if isinstance(given, Rows | RowsOnDisk)
+            else f": the {what} are empty"
+        )
         raise ValueError(wrong + why)
     return given
 
@@ -217,7 +221,7 @@ def _checked(rows: Sequence[Row], asked: _Asked, progress: Progress | None) -> S
     """The rows without those that can be told to be faulty before a process starts."""
     given = asked.held_out
     held_out = given if isinstance(given, HeldOut) else HeldOut(given)
-    queries = rows.queries if isinstance(rows, Rows) else ()
+    queries = rows.queries if isinstance(rows, Rows | RowsOnDisk) else ()
     faults = text_faults(rows, queries=queries, held_out=held_out if len(held_out) else None)
     if not faults:
         return rows
@@ -226,7 +230,7 @@ def _checked(rows: Sequence[Row], asked: _Asked, progress: Progress | None) -> S
     kept = without(rows, faults)
     if progress:
         progress({"note": dropped(faults, len(rows))})
-    return Rows(kept, rows.report) if isinstance(rows, Rows) else kept
+    return Rows(kept, rows.report) if isinstance(rows, Rows | RowsOnDisk) else kept
 
 
 def _check_columns(job: TrainingJob, rows: Sequence[Row]) -> None:

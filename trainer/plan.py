@@ -26,7 +26,7 @@ from trainer.checks import (
 )
 from trainer.job import TrainingJob, model_folder
 from trainer.presets import Kind
-from trainer.rows import Row, Rows
+from trainer.rows import Row, Rows, RowsOnDisk
 from trainer.run.space import needed_on_disk, size
 
 
@@ -166,7 +166,7 @@ def _measured(
     )
     limit = min(args.get("max_length") or 10**9, config.max_position_embeddings)
     held = held_out if isinstance(held_out, HeldOut) else HeldOut(held_out)
-    queries = rows.queries if isinstance(rows, Rows) else ()
+    queries = rows.queries if isinstance(rows, Rows | RowsOnDisk) else ()
     faults = text_faults(rows, queries=queries, held_out=held if len(held) else None)
     measured, cut = token_faults(rows, tokenizer, stop_tokens(generation, tokenizer), limit)
     return measured, [*faults, *cut]
@@ -174,7 +174,9 @@ def _measured(
 
 def _refused(rows: Sequence[Row], faults: Sequence[Fault], drop: bool) -> str | None:
     if not rows:
-        return "there are no rows" + (f": {rows.report}" if isinstance(rows, Rows) else "")
+        return "there are no rows" + (
+            f": {rows.report}" if isinstance(rows, Rows | RowsOnDisk) else ""
+        )
     if not faults:
         return None
     if not drop:

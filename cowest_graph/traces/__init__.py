@@ -1,5 +1,6 @@
 """What every collaboration leaves: traces, and the store that keeps them."""
 
+from cowest_graph.traces.drafted import Drafted, Tried
 from cowest_graph.traces.drifts import DriftRun, Probe, is_stale
 from cowest_graph.traces.exchange import BadRow, Imported
 from cowest_graph.traces.feedback import (
@@ -33,6 +34,7 @@ __all__ = [
     "Attempt",
     "BadRow",
     "Call",
+    "Drafted",
     "Draw",
     "DriftRun",
     "Exploration",
@@ -48,6 +50,7 @@ __all__ = [
     "Trace",
     "TraceStore",
     "Traffic",
+    "Tried",
     "VersionSummary",
     "is_stale",
     "latest",

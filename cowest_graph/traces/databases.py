@@ -6,6 +6,7 @@ Knows URLs, engines, transactions and forks. Knows no table.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sqlite3
 import threading
@@ -25,6 +26,10 @@ from cowest_graph.masking import learn_url, masked_error
 
 _WRITERS_LOCK = 0x636F7765  # "cowe": PostgreSQL's advisory lock for this store's writers
 _PATIENCE = 30  # seconds to wait for another process that writes
+
+
+class Json(str):
+    """A value of a JSON column that is JSON already."""
 
 
 class Database:
@@ -164,7 +169,8 @@ def _masked(url: sa.URL) -> str:
 
 
 def _engine(url: sa.URL, masked: str) -> sa.Engine:
-    options: dict[str, Any] = {"hide_parameters": True}  # errors are logged, queries are private
+    # Errors are logged, queries are private.
+    options: dict[str, Any] = {"hide_parameters": True, "json_serializer": _as_json}
     if url.database == ":memory:":
         options |= {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
     elif url.get_backend_name() == "sqlite":
@@ -184,6 +190,10 @@ def _engine(url: sa.URL, masked: str) -> sa.Engine:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _as_json(value: Any) -> str:
+    return value if isinstance(value, Json) else json.dumps(value)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from cowest_graph.masking import masked_data
+from cowest_graph.traces.drafted import Drafted
 from cowest_graph.traces.feedback import FEEDBACK
 from cowest_graph.traces.records import Trace, _Text
 from cowest_graph.traces.tables import JOURNAL, METADATA, TRACES
@@ -79,7 +80,7 @@ class DriftRun(BaseModel):
     drifted: bool = False
 
 
-def is_stale(trace: Trace, drifted: Drifted) -> bool:
+def is_stale(trace: Trace | Drafted, drifted: Drifted) -> bool:
     """Whether a trace is from before its strong model was found changed."""
     since = drifted.get(trace.strong)
     return since is not None and trace.created_at < since

@@ -6,9 +6,12 @@ Knows one SELECT. Knows no filter, and holds nothing open.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
+from cowest_graph.traces.drafted import Drafted
+from cowest_graph.traces.filters import utc
 from cowest_graph.traces.records import Trace
 from cowest_graph.traces.tables import ATTEMPTS, TRACES
 
@@ -25,13 +28,31 @@ def page_of(
     size: int,
 ) -> list[Trace]:
     """The next traces after a place, whether or not there is still one at it."""
+    text = sa.cast(TRACES.c.data, sa.Text)  # pydantic reads JSON faster than the driver
+    page = _after(sa.select(text).where(*wanted), after, newest_first).limit(size)
+    return [Trace.model_validate_json(data) for data in connection.scalars(page)]
+
+
+def drafted_page(
+    connection: sa.Connection,
+    wanted: list[sa.ColumnElement[bool]],
+    *,
+    after: Place | None,
+    size: int,
+) -> tuple[list[Drafted], Place | None]:
+    """What pairs need of the next traces, and the place of the last of them; None for no more."""
+    columns = (TRACES.c.created_at, TRACES.c.key, sa.cast(TRACES.c.data, sa.Text))
+    page = _after(sa.select(*columns).where(*wanted), after, newest_first=False).limit(size)
+    rows = connection.execute(page).all()
+    last = (utc(rows[-1][0]), rows[-1][1]) if len(rows) == size else None
+    return [Drafted.model_validate_json(data) for _, _, data in rows], last
+
+
+def _after(page: sa.Select[Any], after: Place | None, newest_first: bool) -> sa.Select[Any]:
     order = sa.tuple_(TRACES.c.created_at, TRACES.c.key)
     by = [column.desc() if newest_first else column for column in order.clauses]
-    text = sa.cast(TRACES.c.data, sa.Text)  # pydantic reads JSON faster than the driver
-    page = sa.select(text).where(*wanted).order_by(*by).limit(size)
-    if after is not None:
-        page = page.where(order < after if newest_first else order > after)
-    return [Trace.model_validate_json(data) for data in connection.scalars(page)]
+    page = page.order_by(*by)
+    return page if after is None else page.where(order < after if newest_first else order > after)
 
 
 def gains_of(

@@ -5,12 +5,15 @@ Knows SQL that is the same for SQLite and PostgreSQL. Opens no database.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex
 
-from cowest_graph.traces.databases import foreign
+from cowest_graph.traces.databases import Json, foreign
 from cowest_graph.traces.migrations import migrate
 from cowest_graph.traces.records import Attempt, Shadow, Trace
 
@@ -19,6 +22,10 @@ STORE_VERSION = 5
 `SCHEMA_VERSION`, whose fields they hold, and with each migration (`traces.migrations`)."""
 _MARKER = {"application": "cowest-graph traces", "schema_version": str(STORE_VERSION)}
 _PAGE = 100  # traces read in one go
+_KEYS = 500  # in one condition: SQLite takes so many parameters and no more
+
+Rows = dict[sa.Table, list[dict[str, Any]]]
+"""Rows to be inserted, in this order of tables."""
 
 METADATA = sa.MetaData()
 """All tables of a store; `trace_counts` and `claims` add theirs."""
@@ -44,7 +51,12 @@ TRACES = sa.Table(
     sa.Column("solo_score", sa.Double),
     sa.Column("data", sa.JSON, nullable=False),  # the whole trace; the columns are for people
     sa.Index("traces_in_order", "created_at", "key"),
+    sa.Index("traces_of_kind", "kind", "created_at"),
 )
+for _name in ("domain", "weak_version"):  # a filtered page is in order, too
+    _told = TRACES.c[_name].is_not(None)  # what is missing takes no room in an index
+    _ordered = (TRACES.c[_name], TRACES.c.created_at)  # the key is longer than both of them
+    sa.Index(f"traces_{_name}", *_ordered, sqlite_where=_told, postgresql_where=_told)
 
 
 def of_trace() -> sa.Column[str]:
@@ -109,26 +121,45 @@ JOURNAL = sa.Table(
 )
 
 
-def put(connection: sa.Connection, trace: Trace) -> None:
-    """Insert a trace with all that belongs to it, or replace the one with its key."""
-    connection.execute(TRACES.delete().filter_by(key=trace.key))  # and, by cascade, its attempts
-    connection.execute(JOURNAL.delete().filter_by(trace_key=trace.key))
-    data = trace.model_dump(mode="json")
-    connection.execute(TRACES.insert(), _columns(TRACES, trace) | {"data": data})
-    if rows := [_columns(ATTEMPTS, each) | {"trace_key": trace.key} for each in trace.attempts]:
-        connection.execute(ATTEMPTS.insert(), rows)
+def rows_of(trace: Trace) -> Rows:
+    """A trace as rows, with all that belongs to it, its own row first."""
+    of = {"trace_key": trace.key}
+    found: Rows = {TRACES: [_columns(TRACES, trace) | {"data": Json(trace.model_dump_json())}]}
+    found[ATTEMPTS] = [_columns(ATTEMPTS, each) | of for each in trace.attempts]
     if trace.shadow is not None:
-        row = {"weak_version": trace.shadow.weak_version, "draft": trace.shadow.draft}
-        connection.execute(_SHADOWS.insert().values(trace_key=trace.key, **row))
-    _put_failures(connection, trace)
+        shadow = {"weak_version": trace.shadow.weak_version, "draft": trace.shadow.draft}
+        found[_SHADOWS] = [shadow | of]
+    found[_FAILURES] = _failures_of(trace)
     whose = _columns(RUNS, trace)
     if any(value is not None for value in whose.values()):
-        connection.execute(RUNS.insert().values(trace_key=trace.key, **whose))
-    if tags := [{"trace_key": trace.key, "tag": tag} for tag in dict.fromkeys(trace.tags)]:
-        connection.execute(TAGS.insert(), tags)
+        found[RUNS] = [whose | of]
+    found[TAGS] = [of | {"tag": tag} for tag in dict.fromkeys(trace.tags)]
+    return found
 
 
-def _put_failures(connection: sa.Connection, trace: Trace) -> None:
+def put(connection: sa.Connection, rows: Mapping[sa.Table, Sequence[dict[str, Any]]]) -> int:
+    """Insert traces with all that belongs to them, in the place of those with their keys.
+
+    Args:
+        connection: of a transaction that writes.
+        rows: of each table, those of the traces first; a key once.
+
+    Returns:
+        How many were in their place.
+    """
+    keys, replaced = [row["key"] for row in rows[TRACES]], 0
+    for start in range(0, len(keys), _KEYS):
+        some = keys[start : start + _KEYS]
+        # By cascade, what belongs to them goes, too.
+        replaced += connection.execute(TRACES.delete().where(TRACES.c.key.in_(some))).rowcount
+        connection.execute(JOURNAL.delete().where(JOURNAL.c.trace_key.in_(some)))
+    for table, new in rows.items():
+        if new:
+            connection.execute(table.insert(), new)
+    return replaced
+
+
+def _failures_of(trace: Trace) -> list[dict[str, Any]]:
     tried: list[Attempt | Shadow] = [*trace.attempts]
     if trace.shadow is not None:
         tried.append(trace.shadow)
@@ -138,18 +169,20 @@ def _put_failures(connection: sa.Connection, trace: Trace) -> None:
         for call in of.calls
         if call.failure is not None
     ]
-    rows = [
+    return [
         {"trace_key": trace.key, "number": number, "weak_version": version}
         | {"role": call.role, "failure": call.failure}
         for number, (call, version) in enumerate(failed)
     ]
-    if rows:
-        connection.execute(_FAILURES.insert(), rows)
 
 
 def _columns(table: sa.Table, record: Trace | Attempt) -> dict[str, Any]:
-    names = [column.name for column in table.c if hasattr(record, column.name)]
-    return {name: getattr(record, name) for name in names}
+    return {name: getattr(record, name) for name in _shared(table, type(record))}
+
+
+@cache
+def _shared(table: sa.Table, kind: type[Trace] | type[Attempt]) -> list[str]:
+    return [column.name for column in table.c if column.name in kind.model_fields]
 
 
 def version_of(connection: sa.Connection, store: str) -> int | None:
@@ -166,8 +199,12 @@ def version_of(connection: sa.Connection, store: str) -> int | None:
 
 
 def has_all(connection: sa.Connection) -> bool:
-    """Whether every table is there."""
-    return set(METADATA.tables) <= set(sa.inspect(connection).get_table_names())
+    """Whether every table is there, and every index of the traces."""
+    there = sa.inspect(connection)
+    if not set(METADATA.tables) <= set(there.get_table_names()):
+        return False
+    known = {index["name"] for index in there.get_indexes(TRACES.name)}
+    return {index.name for index in TRACES.indexes} <= known
 
 
 def _marked_version(connection: sa.Connection, store: str) -> int:
@@ -187,6 +224,8 @@ def _marked_version(connection: sa.Connection, store: str) -> int:
 def bring_up_to_date(connection: sa.Connection, version: int | None) -> None:
     """Make the tables, or those that an older release lacked, and fill them."""
     METADATA.create_all(connection)  # a later release may have added a table to the same version
+    for index in TRACES.indexes:  # … or an index to a table
+        connection.execute(CreateIndex(index, if_not_exists=True))
     if version == STORE_VERSION:
         return
     if version is None:
@@ -214,8 +253,9 @@ def _count_failures(connection: sa.Connection) -> None:
         .order_by(TRACES.c.key)
         .limit(_PAGE)
     ).all():
-        for row in rows:
-            _put_failures(connection, Trace.model_validate(row.data))
+        found = [each for row in rows for each in _failures_of(Trace.model_validate(row.data))]
+        if found:
+            connection.execute(_FAILURES.insert(), found)
         last = rows[-1].key
 
 

@@ -143,7 +143,7 @@ def finish(child: subprocess.Popen[str]) -> int:
     return int(said.split()[-1])
 
 
-def contents(store: Path) -> list[dict[str, Any]]:
+def contents(store: str | Path) -> list[dict[str, Any]]:
     """A store's traces, without what must differ between runs: times, and what calls took."""
     from cowest_graph import TraceStore
 

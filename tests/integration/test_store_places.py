@@ -22,7 +22,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     place = tmp_path / "mounted"
     place.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)],
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)],
         capture_output=True,
         text=True,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,6 +59,31 @@ ExplanationField = Annotated[
     str | None,
     typer.Option(
         "--explanation-field", help="What it calls `explanation`.", rich_help_panel=_FIELDS
+    ),
+]
+
+_ENGINE = "Several machines"
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--engine",
+        help="Where it runs: local (this process) or ray (workers on a Ray cluster, by RAY_ADDRESS).",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="On Ray; by default one a machine.", rich_help_panel=_ENGINE
+    ),
+]
+WorkerGPUs = Annotated[
+    float,
+    typer.Option(
+        "--gpus",
+        min=0.0,
+        help="GPUs of each worker, where its weak model runs in it.",
+        rich_help_panel=_ENGINE,
     ),
 ]
 

@@ -14,12 +14,14 @@ from trainer.rows.formats import (
     training_rows,
     unpaired,
 )
+from trainer.rows.on_disk import RowsOnDisk
 from trainer.rows.replay import replayed
 
 __all__ = [
     "ROW",
     "Row",
     "Rows",
+    "RowsOnDisk",
     "best_drafts",
     "demonstrations",
     "label_noise",

@@ -6,8 +6,10 @@ trace at hand is held, so that a store of any size can be gone through.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cowest_graph.traces import is_stale
 
 if TYPE_CHECKING:
-    from cowest_graph.traces import Attempt, Trace
+    from cowest_graph.traces import Attempt, Drafted, Trace, Tried
 
 Marked = tuple[str, int, int]
 Drifted = Mapping[str | None, datetime]
@@ -68,9 +70,9 @@ class PreferenceReport:
 class Pair:
     """Two drafts of one query: one that helped, and one that did not."""
 
-    trace: Trace
-    chosen: Attempt
-    rejected: Attempt
+    trace: Trace | Drafted
+    chosen: Attempt | Tried
+    rejected: Attempt | Tried
     chosen_gain: float
     rejected_gain: float
 
@@ -84,7 +86,7 @@ class Pairs:
     """The pairs of traces, made while they are gone through; then there is a `report`.
 
     Args:
-        traces: as `rows.preferences` takes them.
+        traces: as `rows.preferences` takes them; of a large store, what `drafted` gives.
         wrong: pairs to leave out, as `traces.wrong_pairs` finds them.
         drifted: when strong models were found changed, as `TraceStore.drifted` tells; None to ask
             `traces`, where it is a store.
@@ -93,7 +95,7 @@ class Pairs:
 
     def __init__(
         self,
-        traces: Iterable[Trace],
+        traces: Iterable[Trace | Drafted],
         *,
         wrong: Container[Marked] = (),
         drifted: Drifted | None = None,
@@ -112,7 +114,7 @@ class Pairs:
         for trace in self._traces:
             yield from self._of(trace)
 
-    def _of(self, trace: Trace) -> list[Pair]:
+    def _of(self, trace: Trace | Drafted) -> list[Pair]:
         count = self._count
         count["traces"] += 1
         if trace.kind == "inference":
@@ -139,7 +141,7 @@ class Pairs:
         return new
 
 
-def drifts_of(traces: Iterable[Trace], drifted: Drifted | None) -> Drifted:
+def drifts_of(traces: Iterable[Trace | Drafted], drifted: Drifted | None) -> Drifted:
     """The drifts that are given; where none are, those that a store knows of."""
     if drifted is not None:
         return drifted
@@ -148,17 +150,20 @@ def drifts_of(traces: Iterable[Trace], drifted: Drifted | None) -> Drifted:
     return found
 
 
-def scored_attempts(trace: Trace, count: dict[str, int]) -> list[tuple[Attempt, float]]:
+def scored_attempts(
+    trace: Trace | Drafted, count: dict[str, int]
+) -> list[tuple[Attempt | Tried, float]]:
     """The attempts with a draft and a gain, in sampling order; what is missing is counted."""
     count["missing_solo"] += _missing(trace.solo_score)
-    scored: list[tuple[Attempt, float]] = []
-    for attempt in sorted(trace.attempts, key=lambda attempt: attempt.index):
+    scored: list[tuple[Attempt | Tried, float]] = []
+    attempts: list[Attempt | Tried] = [*trace.attempts]
+    for attempt in sorted(attempts, key=lambda attempt: attempt.index):
         count["attempts"] += 1
         if not (attempt.draft or "").strip():  # an older release kept empty drafts
             count["missing_drafts"] += 1
             continue
         count["missing_scores"] += _missing(attempt.score)
-        gain = trace.gain(attempt)
+        gain = trace.gain(attempt)  # type: ignore[arg-type]  # each of its own
         if gain is not None and not math.isnan(gain):
             scored.append((attempt, gain))
     return scored
@@ -171,3 +176,16 @@ def _missing(score: float | None) -> bool:
 def counted(number: int, one: str, several: str) -> str:
     """`1 pair`, `2 pairs`."""
     return f"{number} {one if number == 1 else several}"
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Python's collector of cycles looks through all rows again and again, which have none; with
+    hundreds of thousands that is half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -80,12 +80,13 @@ ROOMS = {
     "trainer.launch": "checks job objectives presets rows run",
     "trainer.course": "objectives rows",
     "trainer.loop": "checks console course gate job launch rows run",
+    "trainer.engines": "",
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
-    "trainer.cli": "bench checks console course demo drift foreseen gate job launch loop plan "
-    "replay reports routing rows run studio",
+    "trainer.cli": "bench checks console course demo drift engines foreseen gate job launch loop "
+    "plan replay reports routing rows run studio",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -286,8 +287,8 @@ def test_an_import_lets_other_writers_in_between(tmp_path: Path) -> None:
     begun, written = threading.Event(), threading.Event()
 
     class Watched(TraceStore):
-        def _put(self, portion: list[Trace]) -> int:
-            before = super()._put(portion)
+        def record_many(self, portion: Iterable[Trace]) -> int:
+            before = super().record_many(portion)
             begun.set()
             assert written.wait(20)
             return before

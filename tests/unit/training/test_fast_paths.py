@@ -2,13 +2,14 @@
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from trainer import TrainingJob
 from trainer.fast.references import References, references, row_key
-from trainer.run.processes import command, configuration, is_main
+from trainer.run.processes import command, configuration, is_main, on_machines
 
 ROW = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5]}
 
@@ -93,6 +94,20 @@ def test_one_process_needs_no_launcher_and_several_do() -> None:
     assert several[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
     assert several[-6:] == ["--num_processes", "3", "--no_python", *command()]
     assert is_main()
+
+
+def test_each_of_several_machines_has_its_command() -> None:
+    first, second = on_machines("RUN/job.json", 4, "fsdp", 2, "10.0.0.1:29500")
+    assert first[-2:] == second[-2:] == ["trainer.worker", "RUN/job.json"]
+    differ = [(one, other) for one, other in zip(first, second, strict=True) if one != other]
+    assert differ == [("0", "1")], "the rank alone"
+    told = dict(pairwise(second))
+    assert told["--num_processes"] == "8", "of both together, as accelerate counts"
+    assert (told["--num_machines"], told["--machine_rank"]) == ("2", "1")
+    assert (told["--main_process_ip"], told["--main_process_port"]) == ("10.0.0.1", "29500")
+    for number, main, said in [(1, "a:1", "two or more"), (2, "10.0.0.1", "HOST:PORT")]:
+        with pytest.raises(ValueError, match=said):
+            on_machines("job.json", 1, "ddp", number, main)
 
 
 def test_configurations_are_shipped_and_others_are_named(tmp_path: Path) -> None:

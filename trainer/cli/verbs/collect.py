@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,11 +26,14 @@ from trainer.cli.options import (
     ConfigFile,
     DataFolder,
     DomainName,
+    EngineName,
     HeldOutSplit,
     QueryField,
     ReferenceField,
     SkipBad,
     StaleToo,
+    WorkerGPUs,
+    Workers,
     fields_of,
 )
 
@@ -110,6 +114,9 @@ def collect(
     poll: Annotated[
         float, typer.Option(min=0.01, help="Seconds between two looks at a batch.")
     ] = 30.0,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    gpus: WorkerGPUs = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Collect preference feedback; an interrupted collection is resumed."""
@@ -119,7 +126,11 @@ def collect(
     queries = source.feedback(rows)[:limit]
     if dry_run:
         return show_foreseen(settings, queries, prices, as_json, batch=batch)
-    counts, failures, summary = collected_with(settings, queries, poll if batch else None)
+    if batch:
+        run = _in_batches(settings, queries, poll)
+    else:
+        run = running(settings, queries, engine, workers, gpus)
+    counts, failures, summary = collected_with(settings, run, len(queries))
     if as_json:
         console.show_json({**counts, "store": summary.as_dict()})
     else:
@@ -166,21 +177,60 @@ def show_foreseen(
         console.show(f"time: some {total:.0f} s, where {at_once} at a time take no longer each")
 
 
-def collected_with(
-    settings: Config, queries: list[dict[str, Any]], every: float | None = None
-) -> tuple[dict[str, int], Failures, Summary]:
-    """Collect the queries; counts, failures, and what the store holds."""
-    from cowest_graph.collecting import collect as collected
+def running(
+    settings: Config, queries: list[dict[str, Any]], engine: str, workers: int | None, gpus: float
+) -> Generator[Any, None, None]:
+    """The outcomes of a collection, on the engine that was named; it begins with the first."""
+    if engine == "ray":
+        from trainer.engines import collect_on_ray
+
+        opened, at_once = partial(opened_collector, settings), settings.collect.max_concurrency
+        store = settings.traces.url
+        return collect_on_ray(
+            opened, queries, store=store, workers=workers, at_once=at_once, gpus=gpus
+        )
+    if workers is not None or gpus:
+        raise ValueError("--workers and --gpus are for --engine ray")
+    return _here(settings, queries)
+
+
+def _in_batches(
+    settings: Config, queries: list[dict[str, Any]], every: float
+) -> Generator[Any, None, None]:
     from trainer.cli.batches import run_in_batches
 
-    with settings.store() as store, settings.live_weak() as weak, console.kept(_GOES_ON):
-        if every is not None:
-            run = run_in_batches(settings, weak, store, queries, every=every, say=console.note)
-        else:
-            collector = settings.collectors(weak).collector(store)
-            run = collected(collector, queries, max_concurrency=settings.collect.max_concurrency)
+    with settings.store() as store, settings.live_weak() as weak:
+        run = run_in_batches(settings, weak, store, queries, every=every, say=console.note)
         with closing(run) as outcomes:
-            counts, failures = _follow(outcomes, len(queries))
+            yield from outcomes
+
+
+def _here(settings: Config, queries: list[dict[str, Any]]) -> Generator[Any, None, None]:
+    from cowest_graph.collecting import collect as collected
+
+    at_once = settings.collect.max_concurrency
+    with (
+        opened_collector(settings) as collector,
+        closing(collected(collector, queries, max_concurrency=at_once)) as outcomes,
+    ):
+        yield from outcomes
+
+
+@contextmanager
+def opened_collector(settings: Config) -> Iterator[Any]:
+    """A collector with models and a store of its own, here or on another machine."""
+    settings.model_post_init(None)  # another process has not learnt yet what is secret
+    with settings.store() as store, settings.live_weak() as weak:
+        yield settings.collectors(weak).collector(store)
+
+
+def collected_with(
+    settings: Config, run: Generator[Any, None, None], total: int
+) -> tuple[dict[str, int], Failures, Summary]:
+    """Collect the queries; counts, failures, and what the store holds."""
+    with console.kept(_GOES_ON), closing(run) as outcomes:
+        counts, failures = _follow(outcomes, total)
+    with settings.store() as store:
         return counts, failures, store.summary()
 
 
@@ -291,14 +341,14 @@ def _paired(
     """Count the pairs and export them; the report, and the first pairs as plain data."""
     from cowest_graph.traces import PAIR, wrong_pairs
     from trainer.rows import pair_row
-    from trainer.rows.pairs import Pairs
+    from trainer.rows.pairs import Pairs, without_collector
 
     shown: list[dict[str, Any]] = []
-    with settings.store() as store:
+    with settings.store() as store, without_collector():
         if weak_version is not None:
             _check_version(weak_version, store)
         wrong = wrong_pairs(store.feedbacks(key=PAIR))
-        traces = store.query(weak_version=weak_version, kind="collection", evaluator=evaluator)
+        traces = store.drafted(weak_version=weak_version, kind="collection", evaluator=evaluator)
         found = Pairs(traces, wrong=wrong, drifted={} if stale else store.drifted())
         rows = (store.part_redacted(pair_row(p)) for p in _noting(found, show, shown))
         lines = (json.dumps(row, ensure_ascii=False) for row in rows)

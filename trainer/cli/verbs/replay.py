@@ -16,8 +16,8 @@ from trainer import console
 from trainer.cli.advice import FAILED, need
 from trainer.cli.config import Config
 from trainer.cli.context import settings_of
-from trainer.cli.options import AsJson, ConfigFile
-from trainer.cli.verbs.collect import collected_with, show_foreseen, what_next
+from trainer.cli.options import AsJson, ConfigFile, EngineName, WorkerGPUs, Workers
+from trainer.cli.verbs.collect import collected_with, running, show_foreseen, what_next
 from trainer.cli.wanted import Since, Where, wanted
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def replay(
     prices: Annotated[
         Path | None, typer.Option(help="TOML file of prices a million tokens, for --dry-run.")
     ] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    gpus: WorkerGPUs = 0.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +48,8 @@ def replay(
     found = _sampled(settings, {"kind": "inference", **wanted(since, where)}, sample, seed)
     if dry_run:
         return show_foreseen(settings, found.rows, prices, as_json)
-    counts, failures, summary = collected_with(settings, found.rows)
+    run = running(settings, found.rows, engine, workers, gpus)
+    counts, failures, summary = collected_with(settings, run, len(found.rows))
     if as_json:
         console.show_json({"seen": found.seen, **counts, "store": summary.as_dict()})
     else:

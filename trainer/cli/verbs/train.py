@@ -5,6 +5,7 @@ Knows arguments and what is printed; `trainer.launch` and `trainer.plan` do the 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,12 @@ HeldOutFile = Annotated[
         "--held-out", help="File of queries never to train on: JSON Lines, or one hash per line."
     ),
 ]
+Machines = Annotated[
+    str | None,
+    typer.Option(
+        help="Machines to print the commands of, with --dry-run, as N@HOST:PORT of the first one."
+    ),
+]
 DropBad = Annotated[
     bool, typer.Option("--drop-bad-rows", help="Train without faulty rows, and report how many.")
 ]
@@ -71,12 +78,14 @@ def sft(
     held_out: HeldOutFile = None,
     drop_bad_rows: DropBad = False,
     dry_run: DryRun = False,
+    machines: Machines = None,
     as_json: AsJson = False,
 ) -> None:
     """Teach the weak model the domain from demonstrations."""
     from trainer import demonstrations, train_sft
 
     named = fields_of(query_field, reference_field, explanation_field)
+    _only_planned(machines, dry_run)
     source = source_of(rows, domain, data, split, fields=named, skip_bad=skip_bad)
     settings = settings_of(config, source.domain)
     taught = source.learnt(rows)[:limit]
@@ -84,7 +93,7 @@ def sft(
     console.note(str(shown.report))
     asked = {"held_out": _held_out(held_out, source), "drop_bad_rows": drop_bad_rows}
     if dry_run:
-        return _planned("sft", shown, settings, settings.job("sft"), asked, as_json)
+        return _planned("sft", shown, settings, settings.job("sft"), asked, as_json, machines)
     run = partial(train_sft, shown, settings.job("sft"), name=name, **asked)
     _train(settings, "SFT", run, promote, as_json)
 
@@ -111,11 +120,13 @@ def dpo(
     held_out: HeldOutFile = None,
     drop_bad_rows: DropBad = False,
     dry_run: DryRun = False,
+    machines: Machines = None,
     as_json: AsJson = False,
 ) -> None:
     """Teach the weak model, from the traces of its drafts, which drafts help."""
     from trainer import train_dpo
 
+    _only_planned(machines, dry_run)
     source = source_of(None, domain, data, split)
     settings = settings_of(config, source.domain)
     start = start or settings.registry().current
@@ -127,7 +138,7 @@ def dpo(
     asked = {"held_out": _held_out(held_out, source), "drop_bad_rows": drop_bad_rows}
     asked["start"] = start
     if dry_run:
-        return _planned(job.recipe, rows, settings, job, asked, as_json)
+        return _planned(job.recipe, rows, settings, job, asked, as_json, machines)
     run = partial(train_dpo, rows, job, name=name, **asked)
     _train(settings, job.objective, run, promote, as_json)
 
@@ -162,9 +173,17 @@ def _from_traces(
     job = settings.job("dpo", objective)
     version, domain = of["weak_version"], of["domain"]
     with settings.store() as store:
-        traces = list(store.query(kind="collection", **of))
         wrong, drifted = wrong_pairs(store.feedbacks(key=PAIR)), store.drifted()
-        rows = training_rows(job.objective, traces, wrong=wrong, drifted=drifted, stale=stale)
+        asked = {"kind": "collection", **of}
+        rows = training_rows(
+            job.objective,
+            store.drafted(**asked),
+            wrong=wrong,
+            drifted=drifted,
+            stale=stale,
+            on_disk=True,
+        )
+        given, job = job.label_noise, aimed(job, store.drafted(**asked))
         wanted = version and not rows.report.traces
         others = [v for v in store.summary().by_weak_version if v != version] if wanted else []
     told = f"{version or 'any version'}{f' on {domain}' if domain else ''}"
@@ -172,7 +191,6 @@ def _from_traces(
     if others:
         there = ", ".join(other or "a model without versions" for other in others)
         console.note(f"there are only drafts of: {there}; --any-version takes them all")
-    given, job = job.label_noise, aimed(job, traces)
     if given is None and job.label_noise is not None:
         console.note(f"label noise, by scores of repeated drafts: {job.label_noise:.3f}")
     return rows, job
@@ -186,18 +204,48 @@ def _held_out(path: Path | None, source: Source) -> Any:
 
 
 def _planned(
-    kind: Any, rows: Any, settings: Config, job: Any, asked: dict[str, Any], as_json: bool
+    kind: Any,
+    rows: Any,
+    settings: Config,
+    job: Any,
+    asked: dict[str, Any],
+    as_json: bool,
+    machines: str | None,
 ) -> None:
     from trainer.plan import plan_training
 
     need("local", "train")
+    launched = _launched(job, machines)  # a wrong word is told before the rows are measured
     plan = plan_training(kind, rows, job, settings.registry(), **asked)
     if as_json:
-        console.show_json(plan.as_dict())
+        console.show_json(plan.as_dict() | ({"machines": launched} if launched else {}))
     else:
         console.show(str(plan))
+        for rank, line in enumerate(launched):
+            console.show(f"on machine {rank}: {line}")
     if plan.refused:
         raise typer.Exit(FAILED)
+
+
+def _only_planned(machines: str | None, dry_run: bool) -> None:
+    if machines is not None and not dry_run:
+        raise ValueError(
+            "--machines goes with --dry-run, which prints what to run on each of them; here one "
+            "machine trains"
+        )
+
+
+def _launched(job: Any, machines: str | None) -> list[str]:
+    """The command of each of several machines; nothing where there is one."""
+    from trainer.run.processes import on_machines
+
+    if machines is None:
+        return []
+    number, at, main = machines.partition("@")
+    if not (number.isdigit() and at):
+        raise ValueError(f"--machines is N@HOST:PORT, such as 2@10.0.0.1:29500, not {machines!r}")
+    commands = on_machines("RUN/job.json", job.num_processes, job.accelerate, int(number), main)
+    return [shlex.join(each) for each in commands]
 
 
 def _train(
