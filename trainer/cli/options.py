@@ -67,7 +67,7 @@ EngineName = Annotated[
     Literal["local", "ray"],
     typer.Option(
         "--engine",
-        help="Where it runs: local (this process) or ray (workers on a Ray cluster, by RAY_ADDRESS).",
+        help="Place to run: local (this process), or ray (workers on a cluster, by RAY_ADDRESS).",
         rich_help_panel=_ENGINE,
     ),
 ]
