@@ -55,9 +55,7 @@ class Calls:
 def left_over(collectors: Collectors, rows: Sequence[Row], store: TraceStore) -> list[Row]:
     """The rows that have no complete trace by the version in use."""
     traces = [store.get(collectors.key(row)) for row in rows]
-    return [
-        row for row, trace in zip(rows, traces, strict=True) if trace is None or not trace.complete
-    ]
+    return [row for row, trace in zip(rows, traces, strict=True) if not collectors.done(trace)]
 
 
 def foreseen(
@@ -68,7 +66,7 @@ def foreseen(
     judged: bool,
     prices: Mapping[str, Price],
 ) -> list[Calls]:
-    """The calls that these rows take.
+    """The calls that these rows take; an adaptive collection takes as many at most.
 
     Args:
         collectors: what the collection is made with.

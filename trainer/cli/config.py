@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import PrivateAttr, SecretStr
+from pydantic import PrivateAttr, SecretStr, ValidationError
 
 from cowest_graph.adapters import AdapterRegistry, base_fingerprint
 from cowest_graph.masking import learn, learn_environment, learn_url
@@ -19,7 +19,7 @@ from trainer.cli.advice import Endpoint
 from trainer.cli.models import Named, endpoint_model, folder_or_name, named_model
 from trainer.cli.models import attribute as attribute  # of verbs that take a name, too
 from trainer.cli.schema import EMBEDDED as EMBEDDED
-from trainer.cli.schema import STOCK, Schema
+from trainer.cli.schema import STOCK, CollectSection, Schema
 from trainer.job import TrainingJob, nearest
 
 if TYPE_CHECKING:
@@ -50,6 +50,24 @@ class Config(Schema):
         collect = self.collect.model_copy(update=open_)
         found = self.model_copy(update={"collect": collect})
         found._domain = domain
+        return found
+
+    def collecting(self, **changes: Any) -> Self:
+        """This configuration with other values in `[collect]`; None leaves one as it is.
+
+        Raises:
+            ValueError: for a value that cannot be, naming what can.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        if not given:
+            return self
+        try:
+            collect = CollectSection(**{**self.collect.model_dump(exclude_unset=True), **given})
+        except ValidationError as error:
+            told = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise ValueError("; ".join(told)) from None
+        found = self.model_copy(update={"collect": collect})
+        found._domain = self._domain
         return found
 
     # --- models ---
@@ -262,6 +280,7 @@ class Config(Schema):
             prompts=self.wording(),
             domain=collect.domain,
             max_concurrency=collect.max_concurrency,
+            strategy=collect.strategy,
         )
 
     def wording(self) -> Prompts:

@@ -127,6 +127,11 @@ class CollectSection(_Section):
     )
     max_concurrency: int = Field(8, ge=1, description="Queries at a time.")
     domain: str | None = Field(None, description="A name that is kept in the traces.")
+    strategy: Literal["algorithm1", "adaptive"] = Field(
+        "algorithm1",
+        description="`adaptive` asks strong model and judge no further than it pays; see "
+        "[collecting.md](collecting.md).",
+    )
 
 
 class PromptsSection(_Section):

@@ -1,0 +1,225 @@
+"""What earlier traces say of the next query: how often drafts help, and which go the same way.
+
+Knows traces and likelihoods, and reads a store. Knows no graph and no decision; `deciding` makes
+those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from threading import Lock
+from typing import Any
+
+from cowest_graph.evaluators import evaluator_name, model_name
+from cowest_graph.graph.tracing import Facts
+from cowest_graph.prompts import explanation_of, final_answer
+from cowest_graph.traces import Trace, TraceStore
+
+ASPECTS: Mapping[str, Callable[[str], str | None]] = {
+    "reason": explanation_of,
+    "answer": final_answer,
+}
+"""In what two drafts may be the same without being the same text."""
+
+Tried = Sequence[tuple[str, bool]]
+"""Drafts of one query that were refined, each text once, and whether it helped."""
+
+_GRID = [step / 3 for step in range(-7, 7)]  # logarithms of the Beta's two parameters
+_LOOKED_AT = 300  # newest traces
+_ANEW = 8  # queries after which the traces are read again
+_FIRST = (0.5, 6)  # pairs and calls before there are any: a query's worth, with K = 5
+
+
+@dataclass(frozen=True)
+class Odds:
+    """What is expected of a query.
+
+    Args:
+        helped, hurt: of the Beta distribution of a query's share of drafts that help.
+        alike: aspect → the chance that two drafts of a query which are the same in it go the same
+            way, among queries of which some drafts helped and some hurt.
+        rate: pairs a refinement or a solo answer brought so far.
+        noise: standard deviation of one score of the same draft; None where nothing repeats.
+    """
+
+    helped: float = 1.0
+    hurt: float = 1.0
+    alike: dict[str, float] = field(default_factory=dict)
+    rate: float = _FIRST[0] / _FIRST[1]
+    noise: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def learnt(cls, traces: Iterable[Trace], *, least: float = 0.9) -> Odds:
+        """From collection traces of the same models, domain and evaluator.
+
+        Stopping by what was seen so far does not bias what is learnt: the likelihood of what was
+        asked is the same whatever ended it.
+
+        Args:
+            traces: finished ones, in any order.
+            least: the chance from which on an aspect makes drafts alike.
+        """
+        scored = [trace for trace in traces if trace.solo_score is not None]
+        queries = [tried for tried in map(tried_in, scored) if tried]
+        alike = {name: chance for name, chance in _alike(queries).items() if chance >= least}
+        counts = Counter(map(_sides, (_firsts(tried, alike) for tried in queries)))
+        pairs, calls = _FIRST
+        for trace in scored:
+            gains = [attempt.gain > 0 for attempt in trace.attempts if attempt.gain is not None]
+            pairs += min(_sides(gains))
+            calls += 1 + sum(a.gain is not None and a.same_as is None for a in trace.attempts)
+        return cls(*_beta(counts), alike, pairs / calls, spread(scored))
+
+
+class Learning:
+    """The odds by domain, learnt anew as traces come in.
+
+    Args:
+        facts: of the collection: the models and the evaluator whose traces count.
+        traces: the store.
+        least: as in `Odds.learnt`.
+    """
+
+    def __init__(self, facts: Facts, traces: TraceStore, least: float) -> None:
+        self._traces, self._least, self._lock = traces, least, Lock()
+        self._same = {
+            "weak": model_name(facts.weak),
+            "strong": model_name(facts.strong),
+            "evaluator": evaluator_name(facts.evaluator),
+            "style": facts.style,
+        }
+        self._known: dict[str | None, tuple[int, Odds]] = {}
+
+    def of(self, domain: str | None) -> Odds:
+        """The odds of a query of this domain."""
+        with self._lock:
+            asked, odds = self._known.get(domain, (0, None))
+            if odds is None or asked % _ANEW == 0:
+                odds = Odds.learnt(self._read(domain), least=self._least)
+            self._known[domain] = asked + 1, odds
+            return odds
+
+    def _read(self, domain: str | None) -> list[Trace]:
+        newest = self._traces.query(
+            kind="collection", domain=domain, newest_first=True, limit=_LOOKED_AT
+        )
+        return [
+            trace
+            for trace in newest
+            if trace.domain == domain
+            and all(getattr(trace, name) == value for name, value in self._same.items())
+        ]
+
+
+def tried_in(trace: Trace) -> Tried:
+    """The drafts of a trace that have a gain, each text once."""
+    found: dict[str, bool] = {}
+    for attempt in trace.attempts:
+        if attempt.draft is not None and attempt.gain is not None:
+            found.setdefault(attempt.draft.strip(), attempt.gain > 0)
+    return list(found.items())
+
+
+def groups(drafts: Sequence[str], alike: Iterable[str]) -> list[int]:
+    """Each draft's group: the number of the first one that it is alike with.
+
+    >>> groups(["Answer: 3", "Answer: 4", "Well.\\nAnswer: 3"], ["answer"])
+    [0, 1, 0]
+
+    Args:
+        drafts: of one query.
+        alike: names of `ASPECTS`; drafts of the same text are always alike.
+    """
+    known: dict[tuple[str, str], int] = {}
+    found = []
+    for number, draft in enumerate(drafts):
+        marks = [("text", draft.strip())]
+        marks += [(name, said) for name in alike if (said := ASPECTS[name](draft)) is not None]
+        group = next((known[mark] for mark in marks if mark in known), number)
+        for mark in marks:
+            known.setdefault(mark, group)
+        found.append(group)
+    return found
+
+
+def spread(traces: Iterable[Trace]) -> float | None:
+    """The standard deviation of one score of the same draft, pooled over everything that repeats.
+
+    Equal drafts of a query that were each asked, and means of several scores, tell it.
+
+    Args:
+        traces: with scores.
+
+    Returns:
+        It; None where nothing was scored twice.
+    """
+    squares, freedom = 0.0, 0
+    for trace in traces:
+        again: defaultdict[str, list[float]] = defaultdict(list)
+        means = [(trace.solo_score_se, trace.calls)]
+        for attempt in trace.attempts:
+            means.append((attempt.score_se, attempt.calls))
+            if attempt.score is not None and attempt.same_as is None and not attempt.score_se:
+                again[str(attempt.draft).strip()].append(attempt.score)
+        for scores in again.values():
+            mean = math.fsum(scores) / len(scores)
+            squares += math.fsum((score - mean) ** 2 for score in scores)
+            freedom += len(scores) - 1
+        for error, calls in means:
+            times = sum(call.role == "evaluate" and call.failure is None for call in calls)
+            if error is not None and times > 1:
+                squares += error**2 * times * (times - 1)
+                freedom += times - 1
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def _sides(helped: Sequence[bool]) -> tuple[int, int]:
+    return sum(helped), len(helped) - sum(helped)
+
+
+def _firsts(tried: Tried, alike: Iterable[str]) -> list[bool]:
+    """Of each group the first: what is alike counts once."""
+    of = groups([draft for draft, _ in tried], alike)
+    return [helped for number, (_, helped) in enumerate(tried) if of[number] == number]
+
+
+def _alike(queries: Iterable[Tried]) -> dict[str, float]:
+    """By aspect, how often two drafts that are the same in it went the same way (one of each is
+    added). Where all drafts of a query went the same way, any two did: nothing is learnt there."""
+    agreed = {name: [1, 1] for name in ASPECTS}
+    for tried in queries:
+        if not min(_sides([helped for _, helped in tried])):
+            continue
+        for (one, first), (other, second) in combinations(tried, 2):
+            for name, read in ASPECTS.items():
+                if (said := read(one)) is not None and said == read(other):
+                    agreed[name][first is second] += 1
+    return {name: same / (other + same) for name, (other, same) in agreed.items()}
+
+
+def _beta(counts: Mapping[tuple[int, int], int]) -> tuple[float, float]:
+    """The likeliest Beta distribution of a query's share, with a standard normal prior on the
+    logarithms of its parameters: (1, 1) where nothing is known."""
+
+    def likelihood(place: tuple[float, float]) -> float:
+        a, b = map(math.exp, place)
+        prior = -(place[0] ** 2 + place[1] ** 2) / 2
+        return prior + math.fsum(
+            times * (_log_beta(a + helped, b + hurt) - _log_beta(a, b))
+            for (helped, hurt), times in counts.items()
+        )
+
+    best = max(((one, other) for one in _GRID for other in _GRID), key=likelihood)
+    return math.exp(best[0]), math.exp(best[1])
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
