@@ -1,20 +1,19 @@
 """Adaptive collection beside Algorithm 1: calls a usable pair, the pairs, and what they teach.
 
     python benchmarks/rounds/adaptive.py runs/s0 runs/s1                # finished traces, no model
-    python benchmarks/rounds/adaptive.py runs/s0 runs/s1 --live         # collect, DPO, measure
+    python benchmarks/rounds/live.py runs/s0 runs/s1                    # collect, DPO, measure
 
-Without `--live`, the traces that `cowest demo` collected by Algorithm 1 are gone through once more:
-all drafts and scores are there, the policy sees what it asks for and nothing else, and it learns
-from the queries before, as a live collection does. With it, the same queries are collected with the
-demo's own SFT adapter, and the adapter that the pairs teach is measured on the demo's held-out
-questions; what was measured is kept in the folder's adaptive.json.
+The traces that `cowest demo` collected by Algorithm 1 are gone through once more: all drafts and
+scores are there, the policy sees what it asks for and nothing else, and it learns from the queries
+before, as a live collection does. As it matters which ones came before, several random orders are
+gone through; figures are means over them. A call of the judge is counted for each score, though the
+demo scores by a metric.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ from cowest_graph.graph.odds import Odds
 from cowest_graph.traces import Trace
 
 AT_ONCE = 8  # queries side by side: what they bring is learnt from after them
-MARGIN = 0.03  # of exact match: what the aligned collaboration may lose
 
 
 @dataclass
@@ -35,76 +33,71 @@ class Collected:
 
     strong: int = 0
     judged: int = 0
-    pairs: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
-    usable: int = 0
+    pairs: Counter[tuple[str, str, str, float, float]] = field(default_factory=Counter)
     why: Counter[str] = field(default_factory=Counter)
 
     @property
     def each(self) -> float:
         """Calls of strong model and judge a usable pair."""
-        return (self.strong + self.judged) / self.usable if self.usable else float("nan")
+        return (self.strong + self.judged) / max(1, self.pairs.total())
 
-    def add(self, trace: Trace, asked: Sequence[int], alone: bool, why: str) -> None:
-        """One query of which these attempts have a score."""
-        self.strong += len({_text(trace, i) for i in asked} if why != _ALL else asked) + alone
-        self.judged = self.strong
+    def add(self, trace: Trace, scored: Sequence[int], refined: int, alone: bool, why: str) -> None:
+        """One query: the attempts that have a score, how many were asked for it, and why."""
+        self.strong += refined + alone
+        self.judged += refined + alone
         self.why[why] += 1
-        scored = [trace.attempts[index] for index in sorted(asked)]
-        helped = [a for a in scored if (a.gain or 0) > 0]
-        hurt = [a for a in scored if (a.gain or 0) <= 0]
+        attempts = [trace.attempts[index] for index in sorted(scored)]
+        helped = [a for a in attempts if (a.gain or 0) > 0]
+        hurt = [a for a in attempts if (a.gain or 0) <= 0]
         for one, other in zip(helped, hurt, strict=False):
             if one.draft != other.draft:
-                self.usable += 1
-                name = (trace.query, str(one.draft), str(other.draft))
-                self.pairs[name] = (one.gain or 0, other.gain or 0)
-
-
-_ALL = "every draft"
+                texts = (trace.key, str(one.draft), str(other.draft))
+                self.pairs[*texts, one.gain or 0.0, other.gain or 0.0] += 1
 
 
 def main() -> None:
-    """Replay, or collect and train, and print."""
+    """Replay and print."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("folders", type=Path, nargs="+")
     options.add_argument("--thrift", type=float, default=Adaptive.thrift)
-    options.add_argument("--live", action="store_true", help="Collect, train and measure.")
-    options.add_argument("--only-table", action="store_true", help="With --live: what is kept.")
+    options.add_argument("--orders", type=int, default=10)
     given = options.parse_args()
-    how = Adaptive(thrift=given.thrift)
-    if given.live:
-        from live import live
-
-        return live(given.folders, how, MARGIN, measure=not given.only_table)
-    print(f"thrift {how.thrift}, explore {how.explore}, {AT_ONCE} queries at a time")
+    how, orders = Adaptive(thrift=given.thrift), given.orders
+    print(
+        f"thrift {how.thrift}, explore {how.explore}, {AT_ONCE} queries at a time, {orders} orders"
+    )
     print(
         "| traces | way | strong | judge | usable pairs | calls a pair | of Algorithm 1's | same |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    both = [_compared(folder, how) for folder in given.folders]
-    _told("all", *map(_summed, zip(*both, strict=True)))
-    reasons = sum((ours.why for _, ours in both), Counter())
-    print("\nqueries:", ", ".join(f"{times} {why}" for why, times in reasons.most_common()))
-    for name, one in zip(("Algorithm 1", "adaptive"), zip(*both, strict=True), strict=True):
-        print(f"{name}: {_gains(_summed(one))}")
+    both = [_compared(folder, how, orders) for folder in given.folders]
+    every, ours = (_summed(one) for one in zip(*both, strict=True))
+    _told("all", every, ours, orders)
+    times = ours.why.total()
+    print("\nqueries:", ", ".join(f"{n / times:.2f} {why}" for why, n in ours.why.most_common()))
+    for name, one in (("Algorithm 1", every), ("adaptive", ours)):
+        print(f"{name}: {_gains(one)}")
 
 
-def _compared(folder: Path, how: Adaptive) -> tuple[Collected, Collected]:
+def _compared(folder: Path, how: Adaptive, orders: int) -> tuple[Collected, Collected]:
     with TraceStore(folder / "traces.db") as store:
         traces = [trace for trace in store.select(kind="collection") if trace.complete]
     every, ours = Collected(), Collected()
-    for trace in traces:
-        every.add(trace, range(len(trace.attempts)), True, _ALL)
-    for trace, asked, alone, why in replayed(traces, how):
-        ours.add(trace, asked, alone, why)
-    _told(folder.name, every, ours)
+    for number in range(orders):
+        order = random.Random(number).sample(traces, len(traces))
+        for trace in order:
+            every.add(trace, range(len(trace.attempts)), len(trace.attempts), True, "every draft")
+        for trace, asked, scored, alone, why in replayed(order, how):
+            ours.add(trace, scored, asked, alone, why)
+    _told(folder.name, every, ours, orders)
     return every, ours
 
 
 def replayed(
     traces: Sequence[Trace], how: Adaptive
-) -> Iterator[tuple[Trace, list[int], bool, str]]:
-    """Each trace with the attempts that have a score by the adaptive way, whether the strong model
-    was asked alone, and why no more was asked."""
+) -> Iterator[tuple[Trace, int, list[int], bool, str]]:
+    """Each trace with the adaptive way's refinements, the attempts that have a score by them,
+    whether the strong model was asked alone, and why no more was asked."""
     seen: list[Trace] = []
     for start in range(0, len(traces), AT_ONCE):
         odds = Odds.learnt(seen, least=how.alike)
@@ -113,7 +106,7 @@ def replayed(
             texts = {_text(trace, index) for index in asked}
             scored = [a.index for a in trace.attempts if _text(trace, a.index) in texts]
             seen.append(_as_if(trace, asked, scored, alone))
-            yield trace, scored, alone, why
+            yield trace, len(asked), scored, alone, why
 
 
 def _asked(trace: Trace, odds: Odds, how: Adaptive) -> tuple[list[int], bool, str]:
@@ -151,30 +144,36 @@ def _text(trace: Trace, index: int) -> str:
 
 def _summed(found: Sequence[Collected]) -> Collected:
     total = Collected()
-    for number, one in enumerate(found):
+    for one in found:
         total.strong += one.strong
         total.judged += one.judged
-        total.usable += one.usable
-        total.pairs |= {(f"{number} {q}", c, r): gains for (q, c, r), gains in one.pairs.items()}
+        total.pairs += one.pairs
+        total.why += one.why
     return total
 
 
-def _told(name: str, every: Collected, ours: Collected) -> None:
-    same = len(ours.pairs.keys() & every.pairs.keys()) / len(ours.pairs) if ours.pairs else 0
+def _told(name: str, every: Collected, ours: Collected, orders: int) -> None:
+    same = (ours.pairs & every.pairs).total() / max(1, ours.pairs.total())
     for way, one in (("Algorithm 1", every), ("adaptive", ours)):
-        share = f"{one.each / every.each:.2f}"
-        told = f"{same:.2f}" if one is ours else ""
-        counts = f"{one.strong} | {one.judged} | {one.usable}"
-        print(f"| {name} | {way} | {counts} | {one.each:.1f} | {share} | {told} |")
+        counts = [one.strong, one.judged, one.pairs.total()]
+        told = " | ".join(f"{count / orders:.1f}" for count in counts)
+        share = f"{one.each / every.each:.2f} | {f'{same:.2f}' if one is ours else ''}"
+        print(f"| {name} | {way} | {told} | {one.each:.1f} | {share} |")
 
 
 def _gains(one: Collected) -> str:
-    chosen, rejected = zip(*one.pairs.values(), strict=True)
-    queries = len({query for query, _, _ in one.pairs})
-    both = (f"{statistics.fmean(side):+.2f} ({Counter(side)})" for side in (chosen, rejected))
-    told = " and ".join(both).replace("Counter", "")
-    return f"{queries} queries with pairs; gains of chosen and rejected {told}"
+    """Queries with pairs, and how the gains of both sides are distributed."""
+    queries = len({key for key, *_ in one.pairs})
+    sides: tuple[Counter[float], Counter[float]] = (Counter(), Counter())
+    for (*_, chosen, rejected), times in one.pairs.items():
+        sides[0][chosen] += times
+        sides[1][rejected] += times
+    shares = (
+        ", ".join(f"{gain:+g}: {n / side.total():.2f}" for gain, n in sorted(side.items()))
+        for side in sides
+    )
+    return f"{queries} queries with pairs; gains of the chosen {', of the rejected '.join(shares)}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -27,8 +27,8 @@ class Adaptive:
 
     Args:
         thrift: the least that a further call must promise, as a share of the pairs that a call
-            brought so far; 0 goes on as long as a pair can come. With 0.5 and more, few queries
-            are asked at all: one that pays less than the others is given up.
+            brought so far; 0 goes on as long as a pair can come. With much more than 0.5, whole
+            kinds of queries are given up: those that pay less than the others.
         least: the same as a number: pairs that a further refinement must promise, whatever earlier
             ones brought.
         explore: share of queries, drawn by their keys, of which every different draft is asked:
@@ -39,10 +39,10 @@ class Adaptive:
         again: further scorings that a query may cost where a gain is near 0 (`repeating`).
     """
 
-    thrift: float = 0.25
+    thrift: float = 0.5
     least: float = 0.02
     explore: float = 0.05
-    alike: float = 0.9
+    alike: float = 0.8
     wave: int = 2
     best: float | None = None
     again: int = 0
@@ -180,7 +180,8 @@ class _View:
         that is alike with an asked one, as that one did.
         """
         seen = [*self.of_group.values()]
-        a, b = odds.helped + sum(seen), odds.hurt + len(seen) - sum(seen)
+        a, b = odds.beta([*self.drafts.values()])
+        a, b = a + sum(seen), b + len(seen) - sum(seen)
         target = min(self.sides) + 1
         helped, hurt = self.sides
         open_: dict[tuple[int, int, int, int], float] = {(0, 0, helped, hurt): 1.0}

@@ -28,7 +28,8 @@ ASPECTS: Mapping[str, Callable[[str], str | None]] = {
 Tried = Sequence[tuple[str, bool]]
 """Drafts of one query that were refined, each text once, and whether it helped."""
 
-_GRID = [step / 3 for step in range(-7, 7)]  # logarithms of the Beta's two parameters
+_GRID = [step / 2 for step in range(-8, 5)]  # logarithms of the Beta's two parameters
+_WIDTH = 4  # variance of the prior on those logarithms: it says little
 _LOOKED_AT = 300  # newest traces
 _ANEW = 8  # queries after which the traces are read again
 _FIRST = (0.5, 6)  # pairs and calls before there are any: a query's worth, with K = 5
@@ -40,6 +41,7 @@ class Odds:
 
     Args:
         helped, hurt: of the Beta distribution of a query's share of drafts that help.
+        by_spread: the same where drafts are so different (`spread_of`), as far as it is known.
         alike: aspect → the chance that two drafts of a query which are the same in it go the same
             way, among queries of which some drafts helped and some hurt.
         rate: pairs a refinement or a solo answer brought so far.
@@ -48,16 +50,21 @@ class Odds:
 
     helped: float = 1.0
     hurt: float = 1.0
+    by_spread: dict[str, tuple[float, float]] = field(default_factory=dict)
     alike: dict[str, float] = field(default_factory=dict)
     rate: float = _FIRST[0] / _FIRST[1]
     noise: float | None = None
+
+    def beta(self, drafts: Sequence[str]) -> tuple[float, float]:
+        """The Beta distribution's parameters for a query with these drafts."""
+        return self.by_spread.get(spread_of(drafts), (self.helped, self.hurt))
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for the journal."""
         return asdict(self)
 
     @classmethod
-    def learnt(cls, traces: Iterable[Trace], *, least: float = 0.9) -> Odds:
+    def learnt(cls, traces: Iterable[Trace], *, least: float = 0.8) -> Odds:
         """From collection traces of the same models, domain and evaluator.
 
         Stopping by what was seen so far does not bias what is learnt: the likelihood of what was
@@ -68,15 +75,22 @@ class Odds:
             least: the chance from which on an aspect makes drafts alike.
         """
         scored = [trace for trace in traces if trace.solo_score is not None]
-        queries = [tried for tried in map(tried_in, scored) if tried]
-        alike = {name: chance for name, chance in _alike(queries).items() if chance >= least}
-        counts = Counter(map(_sides, (_firsts(tried, alike) for tried in queries)))
+        queries = [(trace, tried) for trace in scored if (tried := tried_in(trace))]
+        found = _alike(tried for _, tried in queries)
+        alike = {name: chance for name, chance in found.items() if chance >= least}
+        counts = defaultdict[str, Counter[tuple[int, int]]](Counter)
+        for trace, tried in queries:
+            drafts = [attempt.draft for attempt in trace.attempts if attempt.draft is not None]
+            counts[spread_of(drafts)][_sides(_firsts(tried, alike))] += 1
+        over_all = _beta(sum(counts.values(), Counter()), (0.0, 0.0))
+        middle = (math.log(over_all[0]), math.log(over_all[1]))
+        by_spread = {name: _beta(each, middle) for name, each in counts.items()}
         pairs, calls = _FIRST
         for trace in scored:
             gains = [attempt.gain > 0 for attempt in trace.attempts if attempt.gain is not None]
             pairs += min(_sides(gains))
             calls += 1 + sum(a.gain is not None and a.same_as is None for a in trace.attempts)
-        return cls(*_beta(counts), alike, pairs / calls, spread(scored))
+        return cls(*over_all, by_spread, alike, rate=pairs / calls, noise=spread(scored))
 
 
 class Learning:
@@ -150,6 +164,12 @@ def groups(drafts: Sequence[str], alike: Iterable[str]) -> list[int]:
     return found
 
 
+def spread_of(drafts: Sequence[str]) -> str:
+    """How different drafts are: by their reasons, "one", "two" or "more" of them."""
+    reasons = {explanation_of(draft) or draft.strip() for draft in drafts}
+    return {1: "one", 2: "two"}.get(len(reasons), "more")
+
+
 def spread(traces: Iterable[Trace]) -> float | None:
     """The standard deviation of one score of the same draft, pooled over everything that repeats.
 
@@ -205,13 +225,15 @@ def _alike(queries: Iterable[Tried]) -> dict[str, float]:
     return {name: same / (other + same) for name, (other, same) in agreed.items()}
 
 
-def _beta(counts: Mapping[tuple[int, int], int]) -> tuple[float, float]:
-    """The likeliest Beta distribution of a query's share, with a standard normal prior on the
-    logarithms of its parameters: (1, 1) where nothing is known."""
+def _beta(
+    counts: Mapping[tuple[int, int], int], middle: tuple[float, float]
+) -> tuple[float, float]:
+    """The likeliest Beta distribution of a query's share, with a normal prior on the logarithms of
+    its parameters, around `middle`."""
 
     def likelihood(place: tuple[float, float]) -> float:
         a, b = map(math.exp, place)
-        prior = -(place[0] ** 2 + place[1] ** 2) / 2
+        prior = -((place[0] - middle[0]) ** 2 + (place[1] - middle[1]) ** 2) / (2 * _WIDTH)
         return prior + math.fsum(
             times * (_log_beta(a + helped, b + hurt) - _log_beta(a, b))
             for (helped, hurt), times in counts.items()
