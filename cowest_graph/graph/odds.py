@@ -17,7 +17,7 @@ from typing import Any
 from cowest_graph.evaluators import evaluator_name, model_name
 from cowest_graph.graph.tracing import Facts
 from cowest_graph.prompts import explanation_of, final_answer
-from cowest_graph.traces import Trace, TraceStore
+from cowest_graph.traces import Trace, TraceStore, score_noise
 
 ASPECTS: Mapping[str, Callable[[str], str | None]] = {
     "reason": explanation_of,
@@ -90,7 +90,7 @@ class Odds:
             gains = [attempt.gain > 0 for attempt in trace.attempts if attempt.gain is not None]
             pairs += min(_sides(gains))
             calls += 1 + sum(a.gain is not None and a.same_as is None for a in trace.attempts)
-        return cls(*over_all, by_spread, alike, rate=pairs / calls, noise=spread(scored))
+        return cls(*over_all, by_spread, alike, rate=pairs / calls, noise=score_noise(scored))
 
 
 class Learning:
@@ -168,37 +168,6 @@ def spread_of(drafts: Sequence[str]) -> str:
     """How different drafts are: by their reasons, "one", "two" or "more" of them."""
     reasons = {explanation_of(draft) or draft.strip() for draft in drafts}
     return {1: "one", 2: "two"}.get(len(reasons), "more")
-
-
-def spread(traces: Iterable[Trace]) -> float | None:
-    """The standard deviation of one score of the same draft, pooled over everything that repeats.
-
-    Equal drafts of a query that were each asked, and means of several scores, tell it.
-
-    Args:
-        traces: with scores.
-
-    Returns:
-        It; None where nothing was scored twice.
-    """
-    squares, freedom = 0.0, 0
-    for trace in traces:
-        again: defaultdict[str, list[float]] = defaultdict(list)
-        means = [(trace.solo_score_se, trace.calls)]
-        for attempt in trace.attempts:
-            means.append((attempt.score_se, attempt.calls))
-            if attempt.score is not None and attempt.same_as is None and not attempt.score_se:
-                again[str(attempt.draft).strip()].append(attempt.score)
-        for scores in again.values():
-            mean = math.fsum(scores) / len(scores)
-            squares += math.fsum((score - mean) ** 2 for score in scores)
-            freedom += len(scores) - 1
-        for error, calls in means:
-            times = sum(call.role == "evaluate" and call.failure is None for call in calls)
-            if error is not None and times > 1:
-                squares += error**2 * times * (times - 1)
-                freedom += times - 1
-    return math.sqrt(squares / freedom) if freedom else None
 
 
 def _sides(helped: Sequence[bool]) -> tuple[int, int]:

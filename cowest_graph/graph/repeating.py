@@ -1,4 +1,4 @@
-"""Scores that are asked again: where a gain is so near 0 that chance may have given it its sign.
+"""Scores that are asked again: of pairs whose order chance may have given.
 
 Knows scores of one query and the noise of a score. Knows no model, no graph and no trace.
 """
@@ -9,7 +9,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-_SURE = 1.64  # standard errors between a gain and 0: its sign is right in 19 of 20 cases
+SURE = 1.64
+"""Standard errors between the scores of a pair from which on its order is sure: right in 19 of 20
+cases, where nothing is known before."""
 
 
 class Doubt:
@@ -18,7 +20,7 @@ class Doubt:
     Args:
         scores: of each draft that was asked, by its index; those of the solo answer by None.
         noise: standard deviation of one score; None where it is not known.
-        sure: standard errors that a gain must be from 0.
+        sure: as `SURE`.
     """
 
     def __init__(
@@ -26,46 +28,46 @@ class Doubt:
         scores: Mapping[int | None, Sequence[float]],
         noise: float | None,
         *,
-        sure: float = _SURE,
+        sure: float = SURE,
     ) -> None:
-        self._scores, self._noise, self._sure = scores, noise, sure
+        self._noise, self._sure = noise, sure
+        self._times = {index: len(found) for index, found in scores.items() if found}
+        self._mean = {i: statistics.fmean(found) for i, found in scores.items() if found}
 
-    def next(self, most: int) -> list[tuple[int | None, int]]:
+    def next(self, most: int) -> list[tuple[int, int]]:
         """What is asked again, and which repetition that is; nothing where all is clear.
 
-        The drafts that pairs are made of are looked at (Algorithm 1, by index). Of the one whose
-        gain is the least clear, whichever score is known worse is asked: the solo answer's where it
-        was scored no more often, as every gain is taken from it.
+        A pair teaches an order, from which the solo answer's own noise has gone: the pairs that
+        Algorithm 1 would make are looked at. Of those whose order is not sure, the one that is
+        nearest to it is asked for, as the hopeless ones would take everything; of its two drafts,
+        the one that was scored less often.
 
         Args:
             most: repetitions of the query, in all.
         """
-        spent = sum(len(scores) - 1 for scores in self._scores.values() if scores)
-        alone = self._scores.get(None)
-        if not alone or not self._noise or spent >= most:
+        spent = sum(self._times.values()) - len(self._times)
+        if self._noise is None:  # one repetition a query, until enough of them tell what it is
+            return [(pair[0], 1) for pair in self._pairs()[:1]] if most and not spent else []
+        if not self._noise or spent >= most:
             return []
-        unclear = {index: self._clear(index) for index in self._paired()}
-        if not unclear or min(unclear.values()) >= self._sure:
+        open_ = [pair for pair in self._pairs() if self._clear(*pair) < self._sure]
+        if not open_:
             return []
-        worst = min(unclear, key=lambda index: (unclear[index], index))
-        index = None if len(alone) <= len(self._scores[worst]) else worst
-        return [(index, len(self._scores[index]))]
+        pair = max(open_, key=lambda pair: self._clear(*pair))
+        index = min(pair, key=lambda index: self._times[index])
+        return [(index, self._times[index])]
 
-    def _paired(self) -> list[int]:
-        helped: list[int] = []
-        hurt: list[int] = []
-        for index in sorted(i for i in self._scores if i is not None and self._scores[i]):
-            (helped if self._gain(index) > 0 else hurt).append(index)
-        return [index for pair in zip(helped, hurt, strict=False) for index in pair]
+    def _pairs(self) -> list[tuple[int, int]]:
+        asked = sorted(index for index in self._mean if index is not None)
+        solo = self._mean.get(None, math.inf)
+        helped = [index for index in asked if self._mean[index] > solo]
+        hurt = [index for index in asked if self._mean[index] <= solo]
+        return [*zip(helped, hurt, strict=False)] if None in self._mean else []
 
-    def _gain(self, index: int) -> float:
-        return math.fsum(self._scores[index]) / len(self._scores[index]) - math.fsum(
-            self._scores[None]
-        ) / len(self._scores[None])
-
-    def _clear(self, index: int) -> float:
-        error = math.sqrt(1 / len(self._scores[index]) + 1 / len(self._scores[None]))
-        return abs(self._gain(index)) / (float(self._noise or 0) * error)
+    def _clear(self, chosen: int, rejected: int) -> float:
+        error = math.sqrt(1 / self._times[chosen] + 1 / self._times[rejected])
+        gap = self._mean[chosen] - self._mean[rejected]
+        return gap / (float(self._noise or 0) * error)
 
 
 def mean_of(scores: Sequence[float]) -> float | None:

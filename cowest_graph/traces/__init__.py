@@ -3,6 +3,7 @@
 from cowest_graph.traces.exchange import BadRow, Imported
 from cowest_graph.traces.feedback import PAIR, Feedback, latest, wrong_pair, wrong_pairs
 from cowest_graph.traces.filters import Filter
+from cowest_graph.traces.noise import score_noise, scorings_of
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Attempt,
@@ -40,6 +41,8 @@ __all__ = [
     "Traffic",
     "VersionSummary",
     "latest",
+    "score_noise",
+    "scorings_of",
     "trace_key",
     "wrong_pair",
     "wrong_pairs",

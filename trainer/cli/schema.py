@@ -164,8 +164,8 @@ class TrainSection(_Section):
     )
     objective: str = Field(
         "dpo",
-        description="Of `train dpo`: `dpo`, `ipo`, `cdpo`, `robust`, `weighted`, `margin`, `kto` "
-        "or `sft_best`; see training.md.",
+        description="Of `train dpo`: `dpo`, `ipo`, `cdpo`, `robust`, `weighted`, `margin`, "
+        "`certain`, `kto` or `sft_best`; see training.md.",
     )
     label_noise: float | None = Field(
         None, ge=0, lt=0.5, description="Of `cdpo` and `robust`; estimated from the traces."

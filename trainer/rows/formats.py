@@ -10,10 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import math
-import statistics
-from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -25,6 +22,7 @@ from cowest_graph.conversation import as_messages, parted, plain
 from cowest_graph.prompts import Prompts, completion, draft_prompt
 from cowest_graph.state import references
 from trainer.objectives import OBJECTIVES
+from trainer.rows.noise import doubting
 from trainer.rows.pairs import Marked, Pair, Pairs, PreferenceReport, counted, scored_attempts
 
 if TYPE_CHECKING:
@@ -72,6 +70,7 @@ class DraftReport:
     helped: int = 0
     hurt: int = 0  # ties are among them
     without_help: int = 0  # queries of which no draft helped
+    one_sided: int = 0  # queries of which all drafts helped, or none: pairs leave those out
     rows: int = 0
 
     def as_dict(self) -> dict[str, int]:
@@ -84,7 +83,8 @@ class DraftReport:
             f"and {counted(self.attempts, 'attempt', 'attempts')}: "
             f"{self.helped} helped, {self.hurt} hurt; missing: {self.missing_scores} scores, "
             f"{self.missing_solo} solo scores, {self.missing_drafts} drafts; queries without a "
-            f"draft that helped: {self.without_help}; inference traces skipped: "
+            f"draft that helped: {self.without_help}, one-sided ones: {self.one_sided}; "
+            f"inference traces skipped: "
             f"{self.inference_traces}"
         )
 
@@ -163,7 +163,12 @@ def demonstrations(
 
 
 def preferences(
-    traces: Iterable[Trace], *, gains: bool = False, wrong: Container[Marked] = ()
+    traces: Iterable[Trace],
+    *,
+    gains: bool = False,
+    wrong: Container[Marked] = (),
+    doubts: bool = False,
+    sure: float | None = None,
 ) -> Rows[PreferenceReport]:
     """D_PT by Algorithm 1, lines 6 to 25: conversational preference rows (TRL, dataset formats).
 
@@ -177,12 +182,20 @@ def preferences(
         gains: whether rows carry "chosen_gain" and "rejected_gain" (Δ of each draft), which the
             objectives "weighted" and "margin" read.
         wrong: pairs to leave out, as `traces.wrong_pairs` finds them in a store's feedback.
+        doubts: whether rows carry "doubt", the chance that they are the wrong way round (`noise`),
+            which the objective "certain" reads.
+        sure: the chance of being the right way round below which a pair is left out and counted.
 
     Returns:
         TRL rows with "prompt", "chosen" and "rejected", and `.report`. They are held in memory,
         some 2 KB a pair; `pairs.Pairs` gives one after the other.
     """
-    pairs = Pairs(traces, wrong=wrong)
+    doubt = None
+    if doubts or sure is not None:
+        traces = list(traces)
+        doubt = doubting(traces)
+    unsure = None if sure is None or doubt is None else _beyond(doubt, 1 - sure)
+    pairs = Pairs(traces, wrong=wrong, unsure=unsure)
     rows: list[Row] = []
     queries: list[str] = []
     key, prompt = "", list[dict[str, str]]()
@@ -190,9 +203,14 @@ def preferences(
         for pair in pairs:
             if pair.trace.key != key:  # rows of one query share its prompt: there may be very many
                 key, prompt = pair.trace.key, _prompt(pair.trace)
-            rows.append(pair_row(pair, gains=gains, prompt=prompt))
+            row = pair_row(pair, gains=gains, prompt=prompt)
+            rows.append({**row, "doubt": doubt(pair)} if doubt is not None and doubts else row)
             queries.append(pair.trace.query)
     return Rows(rows, pairs.report, queries)
+
+
+def _beyond(doubt: Callable[[Pair], float], most: float) -> Callable[[Pair], bool]:
+    return lambda pair: doubt(pair) > most
 
 
 @contextmanager
@@ -289,7 +307,7 @@ def training_rows(
         raise ValueError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
     wanted = OBJECTIVES[objective]
     if wanted.rows == "preferences":
-        return preferences(traces, gains=wanted.gains, wrong=wrong)
+        return preferences(traces, gains=wanted.gains, wrong=wrong, doubts=wanted.doubts)
     return unpaired(traces) if wanted.rows == "unpaired" else best_drafts(traces)
 
 
@@ -299,40 +317,6 @@ def teaches(row: Row) -> bool:
         return True
     chosen, rejected = (row[side][-1]["content"].strip() for side in ("chosen", "rejected"))
     return bool(chosen and rejected) and chosen != rejected
-
-
-def label_noise(traces: Iterable[Trace]) -> float | None:
-    """ε: the probability that a preference is the wrong way round, by how scores repeat.
-
-    Where the weak model wrote the same draft twice for a query, the two scores differ by the noise
-    of strong model and judge alone. Their pooled variance σ² gives the noise of a difference of
-    two scores, 2σ², and a pair with the gap g is the wrong way round with probability
-    Φ(-g / √(2σ²)), a normal error with a flat prior. ε is its mean over all pairs.
-
-    Args:
-        traces: collection traces.
-
-    Returns:
-        ε from 0 to below 0.5; None when no draft repeats or there is no pair.
-    """
-    squares, freedom, gaps = 0.0, 0, []
-    count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
-    for _, scored in _collected(traces, count):
-        scores: defaultdict[str, list[float]] = defaultdict(list)
-        for attempt, gain in scored:
-            scores[str(attempt.draft).strip()].append(gain)
-        for same in scores.values():
-            squares += sum((one - statistics.fmean(same)) ** 2 for one in same)
-            freedom += len(same) - 1
-        helped = [gain for _, gain in scored if gain > 0]
-        hurt = [gain for _, gain in scored if gain <= 0]
-        gaps += [y - n for y, n in zip(helped, hurt, strict=False)]
-    if not freedom or not gaps:
-        return None
-    if not (spread := math.sqrt(2 * squares / freedom)):
-        return 0.0
-    wrong = statistics.fmean(statistics.NormalDist().cdf(-gap / spread) for gap in gaps)
-    return min(wrong, 0.499)
 
 
 def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -358,6 +342,7 @@ def _collected(
         count["helped"] += helped
         count["hurt"] += len(scored) - helped
         count["without_help"] += not helped
+        count["one_sided"] += bool(scored) and helped in (0, len(scored))
         yield trace, scored
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from cowest_graph import TraceStore, create_collector, exact_match, judge, metric
 from cowest_graph.collecting import collect
 from cowest_graph.graph.deciding import ALIKE, BEST, POOR, Adaptive, Known
-from cowest_graph.graph.odds import Odds, groups, spread
+from cowest_graph.graph.odds import Odds, groups
 from cowest_graph.testing import ScriptedModel
-from cowest_graph.traces import Trace
+from cowest_graph.traces import Trace, score_noise
 
 QUERY = {"query": "Which vitamin?", "reference": "B12"}
 NEVER_EXPLORED = Adaptive(explore=0.0)
@@ -308,5 +308,5 @@ def test_the_noise_of_a_score_is_read_from_what_repeats() -> None:
         {"index": 2, "draft": "other", "score": 9},
     ]
     told = {"query": "?", "solo_score": 5, "attempts": attempts, "num_drafts": 3}
-    assert spread([Trace.model_validate(told)]) == pytest.approx(2**0.5)
-    assert spread([]) is None
+    assert score_noise([Trace.model_validate(told)]) == pytest.approx(2**0.5)
+    assert score_noise([]) is None

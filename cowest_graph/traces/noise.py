@@ -1,0 +1,56 @@
+"""How much one score varies by chance, as traces tell it: from whatever was scored more than once.
+
+Knows scores and calls. Knows no pair, no graph and no store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from cowest_graph.traces.records import Attempt, Call, Trace
+
+
+def score_noise(traces: Iterable[Trace]) -> float | None:
+    """The standard deviation of one score of the same draft: strong model and evaluator together.
+
+    It is pooled over drafts of a query that have the same text and were each asked, and over scores
+    that are means of several.
+
+    Args:
+        traces: with scores.
+
+    Returns:
+        It; None where nothing was scored twice.
+    """
+    squares, freedom = 0.0, 0
+    for trace in traces:
+        again = defaultdict[str, list[float]](list)
+        means = [(trace.solo_score_se, scorings(trace.calls))]
+        for attempt in trace.attempts:
+            means.append((attempt.score_se, scorings(attempt.calls)))
+            alone = attempt.same_as is None and attempt.score_se is None
+            if alone and attempt.score is not None and (attempt.draft or "").strip():
+                again[str(attempt.draft).strip()].append(attempt.score)
+        for scores in again.values():
+            mean = math.fsum(scores) / len(scores)
+            squares += math.fsum((score - mean) ** 2 for score in scores)
+            freedom += len(scores) - 1
+        for error, times in means:
+            if error is not None and times > 1:
+                squares += error**2 * times * (times - 1)
+                freedom += times - 1
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def scorings(calls: Sequence[Call]) -> int:
+    """How many scores a mean is of; 1 where calls do not tell."""
+    scored = sum(call.role == "evaluate" and call.failure is None for call in calls)
+    return max(1, scored)
+
+
+def scorings_of(trace: Trace, attempt: Attempt) -> int:
+    """The same of an attempt; where it shares another's answer, of that one."""
+    theirs = (each for each in trace.attempts if each.index == attempt.same_as)
+    return scorings(next(theirs, attempt).calls)
