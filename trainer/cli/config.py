@@ -25,7 +25,7 @@ from trainer.job import TrainingJob, nearest
 if TYPE_CHECKING:
     from cowest_graph.domains import Domain
     from cowest_graph.evaluators import Evaluator
-    from cowest_graph.graph import ChatModel, Collectors
+    from cowest_graph.graph import Adaptive, ChatModel, Collectors
     from cowest_graph.prompts import Prompts
     from cowest_graph.traces import TraceStore, Traffic
 
@@ -280,8 +280,15 @@ class Config(Schema):
             prompts=self.wording(),
             domain=collect.domain,
             max_concurrency=collect.max_concurrency,
-            strategy=collect.strategy,
+            strategy=self._strategy(),
         )
+
+    def _strategy(self) -> str | Adaptive:
+        from cowest_graph.graph import Adaptive
+
+        collect = self.collect
+        plain = collect.strategy == "algorithm1"
+        return collect.strategy if plain else Adaptive(again=collect.again)
 
     def wording(self) -> Prompts:
         """The prompts: those of `[prompts]`; where it says nothing, the domain's or the style's.

@@ -132,6 +132,12 @@ class CollectSection(_Section):
         description="`adaptive` asks strong model and judge no further than it pays; see "
         "[collecting.md](collecting.md).",
     )
+    again: int = Field(
+        0,
+        ge=0,
+        description="Of `adaptive`: scorings that a query may cost more, where the order of a pair "
+        "is unclear.",
+    )
 
 
 class PromptsSection(_Section):
