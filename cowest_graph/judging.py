@@ -146,24 +146,31 @@ def reliability(
     apart: list[float] = []
     repeat: list[float] = []
     order: list[bool] = []
-    missing = 0
     for asked in queries:
-        ours = [said.get("score") for said in together.invoke(asked)]
-        first, second = ([alone.invoke(one).get("score") for one in asked] for _ in range(2))
-        whole = [
-            (a, b, c)
-            for a, b, c in zip(ours, first, second, strict=True)
-            if a is not None and b is not None and c is not None
-        ]
-        missing += len(asked) - len(whole)
-        apart += [abs(a - b) for a, b, _ in whole]
-        repeat += [abs(b - c) for _, b, c in whole]
-        for (a, b, c), (d, e, f) in combinations(whole, 2):
-            if b + c != e + f:
-                order.append((a - d) * (b + c - e - f) > 0)
-    mean = fmean(apart) if apart else 0.0
-    noise = fmean(repeat) if repeat else 0.0
-    return Reliability(len(apart), missing, mean, noise, fmean(order) if order else None)
+        whole = _whole(alone, together, asked)
+        apart += [abs(ours - first) for ours, first, _ in whole]
+        repeat += [abs(first - second) for _, first, second in whole]
+        for (ours, *theirs), (other, *others) in combinations(whole, 2):
+            if sum(theirs) != sum(others):
+                order.append((ours - other) * (sum(theirs) - sum(others)) > 0)
+    missing = sum(map(len, queries)) - len(apart)
+    means = [fmean(each) if each else 0.0 for each in (apart, repeat)]
+    return Reliability(len(apart), missing, *means, fmean(order) if order else None)
+
+
+def _whole(
+    alone: Runnable[dict[str, Any], Evaluation],
+    together: Runnable[Asked, list[Evaluation]],
+    asked: Asked,
+) -> list[tuple[float, float, float]]:
+    """The scores of each answer, together, alone and alone again, where all three are there."""
+    ours = [said.get("score") for said in together.invoke(asked)]
+    first, second = ([alone.invoke(one).get("score") for one in asked] for _ in range(2))
+    return [
+        (a, b, c)
+        for a, b, c in zip(ours, first, second, strict=True)
+        if a is not None and b is not None and c is not None
+    ]
 
 
 def _messages(asked: Asked) -> list[BaseMessage]:

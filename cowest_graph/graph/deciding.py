@@ -107,13 +107,8 @@ class Known:
             explored: whether every different draft is asked.
         """
         view = _View(self, {} if explored else odds.alike)
-        if len(view.firsts) < 2:
-            # Their gains could have two signs by noise alone, and a pair of equal texts is none.
-            return self._ended(view, ALIKE)
-        if self.solo == "unscored":
-            return self._ended(view, UNSCORED)
-        if self.solo == "best":
-            return self._ended(view, BEST)
+        if (why := self._decided(view)) is not None:
+            return self._ended(view, why)
         left = view.next()
         if not left:
             return Step()
@@ -124,6 +119,12 @@ class Known:
         if promised <= max(how.least, how.thrift * odds.rate):
             return self._ended(view, POOR)
         return self._going_on(left, 1 if self.helped else how.wave)
+
+    def _decided(self, view: _View) -> str | None:
+        if len(view.firsts) < 2:
+            # Their gains could have two signs by noise alone, and a pair of equal texts is none.
+            return ALIKE
+        return {"unscored": UNSCORED, "best": BEST}.get(self.solo)
 
     def _going_on(self, left: Sequence[int], wave: int) -> Step:
         return Step(solo=True) if self.solo == "unasked" else Step(ask=tuple(left[:wave]))

@@ -50,16 +50,20 @@ def draw_queries(
     >>> len(draw_queries(60, noise=1.0))
     10
     """
-    random_ = random.Random(seed)
+    draw = random.Random(seed)
     found: list[Drawn] = []
     spent = 0
     while spent < calls:
-        alone = random_.gauss()
-        true = {None: alone, **{index: random_.gauss(alone) for index in range(num_drafts)}}
-        scores = {index: [random_.gauss(true[index], noise)] for index in true}
-        while again is not None and (asked := again(scores)):
-            for index, _ in asked:
-                scores[index].append(random_.gauss(true[index], noise))
-        found.append(Drawn(scores, true))
+        found.append(_query(draw, noise, again, num_drafts))
         spent += found[-1].calls
     return found
+
+
+def _query(draw: random.Random, noise: float, again: Again | None, num_drafts: int) -> Drawn:
+    alone = draw.gauss()
+    true = {None: alone, **{index: draw.gauss(alone) for index in range(num_drafts)}}
+    scores = {index: [draw.gauss(true[index], noise)] for index in true}
+    while again is not None and (asked := again(scores)):
+        for index, _ in asked:
+            scores[index].append(draw.gauss(true[index], noise))
+    return Drawn(scores, true)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cowest_graph.traces.records import Attempt, Call, Trace
 
@@ -26,22 +26,32 @@ def score_noise(traces: Iterable[Trace]) -> float | None:
     """
     squares, freedom = 0.0, 0
     for trace in traces:
-        again = defaultdict[str, list[float]](list)
-        means = [(trace.solo_score_se, scorings(trace.calls))]
-        for attempt in trace.attempts:
-            means.append((attempt.score_se, scorings(attempt.calls)))
-            alone = attempt.same_as is None and attempt.score_se is None
-            if alone and attempt.score is not None and (attempt.draft or "").strip():
-                again[str(attempt.draft).strip()].append(attempt.score)
-        for scores in again.values():
-            mean = math.fsum(scores) / len(scores)
-            squares += math.fsum((score - mean) ** 2 for score in scores)
-            freedom += len(scores) - 1
-        for error, times in means:
-            if error is not None and times > 1:
-                squares += error**2 * times * (times - 1)
-                freedom += times - 1
+        for square, free in (*_equal_drafts(trace), *_means(trace)):
+            squares += square
+            freedom += free
     return math.sqrt(squares / freedom) if freedom else None
+
+
+def _equal_drafts(trace: Trace) -> Iterator[tuple[float, int]]:
+    """Squares and degrees of freedom of drafts with the same text that were each asked."""
+    again = defaultdict[str, list[float]](list)
+    for attempt in trace.attempts:
+        alone = attempt.same_as is None and attempt.score_se is None
+        if alone and attempt.score is not None and (attempt.draft or "").strip():
+            again[str(attempt.draft).strip()].append(attempt.score)
+    for scores in again.values():
+        mean = math.fsum(scores) / len(scores)
+        yield math.fsum((score - mean) ** 2 for score in scores), len(scores) - 1
+
+
+def _means(trace: Trace) -> Iterator[tuple[float, int]]:
+    """The same of scores that are means of several."""
+    own = [attempt for attempt in trace.attempts if attempt.same_as is None]
+    means = [(trace.solo_score_se, trace.calls), *((each.score_se, each.calls) for each in own)]
+    for error, calls in means:
+        times = scorings(calls)
+        if error is not None and times > 1:
+            yield error**2 * times * (times - 1), times - 1
 
 
 def scorings(calls: Sequence[Call]) -> int:
