@@ -6,6 +6,7 @@ begins and ends a collection, and how a call is made, is the same as in Algorith
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -150,16 +151,21 @@ def _deciding(nodes: Nodes, how: Adaptive) -> Callable[[State], Update]:
     best = best_score(nodes.facts.evaluator) if how.best is None else how.best
 
     def decide(state: State) -> Update:
-        odds = Odds(**state["odds"])
-        known, scores = _known(state, best), _scores(state)
+        odds, known = Odds(**state["odds"]), _known(state, best)
         step = _paid(state, known) or known.step(odds, how, explored=how.explores(state["key"]))
-        again = []
-        if not step.solo and not step.ask:
-            again = Doubt(scores, odds.noise).next(how.again)
+        again = [] if step.solo or step.ask else _again(state, odds, how.again)
         plan = {"solo": step.solo, "ask": list(step.ask), "again": again, "stopped": step.stopped}
         return {"plan": plan}
 
     return decide
+
+
+def _again(state: State, odds: Odds, most: int) -> list[tuple[int, int]]:
+    """The scores that are repeated, with the repetition's number; one that failed was one, too."""
+    tried = Counter(each["index"] for each in state["attempts"])
+    if tried.total() - len(tried) >= most:
+        return []
+    return [(index, tried[index]) for index in Doubt(_scores(state), odds.noise).next(most)]
 
 
 def _known(state: State, best: float | None) -> Known:
@@ -213,15 +219,10 @@ def _planned(state: State) -> Any:
         return [Send("alone", given)]
     drafts = {each["index"]: each["draft"] for each in state["drafted"]}
     ask = [(index, 0) for index in plan["ask"]] + [tuple(each) for each in plan["again"]]
-    sent = [
-        Send("alone", {**given, "again": again})
-        if index is None
-        else Send(
-            "attempt",
-            {**given, "index": index, "again": again, "draft": AIMessage(drafts[index])},
-        )
-        for index, again in ask
-    ]
+    sent = []
+    for index, again in ask:
+        about = {"index": index, "again": again, "draft": AIMessage(drafts[index])}
+        sent.append(Send("attempt", {**given, **about}))
     return sent or "record"
 
 

@@ -34,8 +34,8 @@ class Doubt:
         self._times = {index: len(found) for index, found in scores.items() if found}
         self._mean = {i: statistics.fmean(found) for i, found in scores.items() if found}
 
-    def next(self, most: int) -> list[tuple[int, int]]:
-        """What is asked again, and which repetition that is; nothing where all is clear.
+    def next(self, most: int) -> list[int]:
+        """The drafts that are asked again; none where all is clear.
 
         A pair teaches an order, from which the solo answer's own noise has gone: the pairs that
         Algorithm 1 would make are looked at. Of those whose order is not sure, the one that is
@@ -47,15 +47,14 @@ class Doubt:
         """
         spent = sum(self._times.values()) - len(self._times)
         if self._noise is None:  # one repetition a query, until enough of them tell what it is
-            return [(pair[0], 1) for pair in self._pairs()[:1]] if most and not spent else []
+            return [pair[0] for pair in self._pairs()[:1]] if most and not spent else []
         if not self._noise or spent >= most:
             return []
         open_ = [pair for pair in self._pairs() if self._clear(*pair) < self._sure]
         if not open_:
             return []
         pair = max(open_, key=lambda pair: self._clear(*pair))
-        index = min(pair, key=lambda index: self._times[index])
-        return [(index, self._times[index])]
+        return [min(pair, key=lambda index: self._times[index])]
 
     def _pairs(self) -> list[tuple[int, int]]:
         asked = sorted(index for index in self._mean if index is not None)

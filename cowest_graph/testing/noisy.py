@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 Scores = Mapping[int | None, Sequence[float]]
-Again = Callable[[Scores], Sequence[tuple[int, int]]]
-"""From the scores so far (those of the solo answer by None) to what is asked again."""
+Again = Callable[[Scores], Sequence[int]]
+"""From the scores so far (those of the solo answer by None) to the drafts that are asked again."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ def _query(draw: random.Random, noise: float, again: Again | None, num_drafts: i
     true = {None: alone, **{index: draw.gauss(alone) for index in range(num_drafts)}}
     scores = {index: [draw.gauss(true[index], noise)] for index in true}
     while again is not None and (asked := again(scores)):
-        for index, _ in asked:
+        for index in asked:
             scores[index].append(draw.gauss(true[index], noise))
     return Drawn(scores, true)
