@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -65,19 +66,21 @@ def judge_together(model: Runnable[LanguageModelInput, Any]) -> Runnable[Asked, 
     learn_from(model)
     ask = model | RunnableLambda(_said)
 
-    def judged(asked: Asked) -> Runnable[Any, list[Evaluation]] | list[Evaluation]:
+    def judged(asked: Asked) -> Any:  # evaluations, or the chain that makes them
         if not asked:
             return []
         if not references(asked[0]["reference_outputs"]["reference"]):
             return [Evaluation(score=None, comment="no reference") for _ in asked]
         messages = _messages(asked)
 
-        def read(first: AIMessage) -> Runnable[Any, list[Evaluation]] | list[Evaluation]:
+        def read(first: AIMessage) -> Any:
             if parse_scores(text_of(first), len(asked)) is not None:
                 return _evaluations([first], len(asked))
             again = [*messages, first, HumanMessage(_AGAIN.format(count=len(asked)))]
-            both = RunnableLambda(lambda second: _evaluations([first, second], len(asked)))
-            return RunnableLambda(lambda _: again) | ask | both
+            return RunnableLambda(lambda _: again) | ask | RunnableLambda(partial(both, first))
+
+        def both(first: AIMessage, second: AIMessage) -> list[Evaluation]:
+            return _evaluations([first, second], len(asked))
 
         return RunnableLambda(lambda _: messages) | ask | RunnableLambda(read)
 
@@ -154,8 +157,8 @@ def reliability(
             if sum(theirs) != sum(others):
                 order.append((ours - other) * (sum(theirs) - sum(others)) > 0)
     missing = sum(map(len, queries)) - len(apart)
-    means = [fmean(each) if each else 0.0 for each in (apart, repeat)]
-    return Reliability(len(apart), missing, *means, fmean(order) if order else None)
+    mean, noise = (fmean(each) if each else 0.0 for each in (apart, repeat))
+    return Reliability(len(apart), missing, mean, noise, fmean(order) if order else None)
 
 
 def _whole(

@@ -61,7 +61,8 @@ def draw_queries(
 
 def _query(draw: random.Random, noise: float, again: Again | None, num_drafts: int) -> Drawn:
     alone = draw.gauss()
-    true = {None: alone, **{index: draw.gauss(alone) for index in range(num_drafts)}}
+    true: dict[int | None, float] = {None: alone}
+    true |= {index: draw.gauss(alone) for index in range(num_drafts)}
     scores = {index: [draw.gauss(true[index], noise)] for index in true}
     while again is not None and (asked := again(scores)):
         for index in asked:
