@@ -310,3 +310,24 @@ def test_the_noise_of_a_score_is_read_from_what_repeats() -> None:
     told = {"query": "?", "solo_score": 5, "attempts": attempts, "num_drafts": 3}
     assert score_noise([Trace.model_validate(told)]) == pytest.approx(2**0.5)
     assert score_noise([]) is None
+
+
+def test_what_was_paid_is_used_whatever_is_expected(store: TraceStore) -> None:
+    """Algorithm 1 paid for two of three drafts; the adaptive way would have asked for none."""
+
+    def reply(messages: list[Any]) -> str:
+        asked = said(messages)
+        if "Answer: D" in asked:
+            raise TimeoutError("slow")
+        answer = asked.split("Answer: ")[1].splitlines()[0] if "Expert:" in asked else "?"
+        return f"Explanation: so\nAnswer: {answer}"
+
+    strong = ScriptedModel(reply, model_name="strong")
+    first, _ = collected(["B12", "C", "D"], store, strong, strategy="algorithm1")
+    assert not first.complete
+    before = len(strong.calls)
+    saving = Adaptive(explore=0, least=1.0)
+    second, _ = collected(["X"] * 3, store, strong, strategy=saving)
+    assert len(strong.calls) == before
+    assert [attempt.gain for attempt in second.attempts] == [1.0, 0.0, None]
+    assert (second.stopped, second.complete) == (POOR, True)

@@ -115,6 +115,8 @@ def test_a_clear_pair_costs_nothing_more() -> None:
     assert Doubt({None: [0.0], 0: [9.0], 1: [-9.0]}, noise=1.0).next(5) == []
     assert Doubt({None: [0.0], 0: [0.1], 1: [-0.1]}, noise=1.0).next(5) == [0]
     assert Doubt({None: [0.0], 0: [0.1]}, noise=1.0).next(5) == []
+    nearest = {None: [0.0], 0: [0.1], 1: [-0.1], 2: [1.0], 3: [-1.0]}
+    assert Doubt(nearest, noise=1.0).next(5) == [2]
     assert SURE > 1
 
 
