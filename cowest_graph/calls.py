@@ -167,8 +167,12 @@ def seen_failing(
 
 
 def slot(state: Mapping[str, Any], key: str) -> str:
-    """The journal's name for a key: `solo`, or `draft/3` within the fourth attempt."""
-    return key if state.get("index") is None else f"{key}/{state['index']}"
+    """The journal's name for a key: `solo`, or `draft/3` within the fourth attempt.
+
+    What is asked again has another: `score/3~1` is the second score of that attempt.
+    """
+    name = key if state.get("index") is None else f"{key}/{state['index']}"
+    return f"{name}~{state['again']}" if state.get("again") else name
 
 
 _Note = Callable[[Any, float], dict[str, Any]]  # a result and its seconds as the state's update

@@ -141,6 +141,18 @@ def evaluator_name(evaluator: Evaluator | None) -> str | None:
     return getattr(evaluator, "__name__", type(evaluator).__name__)
 
 
+def best_score(evaluator: Evaluator | None) -> float | None:
+    """The highest score that an evaluator of this house gives; None where it is not known.
+
+    >>> best_score(METRICS["token_f1"])
+    1.0
+    """
+    name = evaluator_name(evaluator) or ""
+    if name.startswith("judge:"):
+        return 10.0
+    return 1.0 if evaluator in METRICS.values() or name in METRICS else None
+
+
 def metric(score: Callable[[str | None, Sequence[str]], float]) -> Evaluator:
     """A metric of the short answer against the references as an evaluator.
 

@@ -131,6 +131,7 @@ class TriedAttempt(Attempted, total=False):
     score: float | None  # E(y*)
     calls: Annotated[list[CallRecord], operator.add]
     index: int  # in sampling order, from 0
+    again: int  # which repetition it is; not there, or 0, for the first
     finished: dict[str, Any]  # slot → part: calls that an interrupted run already paid for
 
 
@@ -150,6 +151,45 @@ class Collection(Given, Attempted, Collected, total=False):
     solo: AIMessage | None  # z
     solo_score: float | None  # E(z)
     calls: Annotated[list[CallRecord], operator.add]
+    finished: dict[str, Any]
+
+
+class Drafted(TypedDict, total=False):
+    """What one of the K drafts of an adaptive collection gives back: an attempt as plain data."""
+
+    drafted: Annotated[list[dict[str, Any]], operator.add]
+
+
+class TriedDraft(TriedAttempt, Drafted, total=False):
+    """The state of one of the K drafts of an adaptive collection."""
+
+
+class Alone(TypedDict, total=False):
+    """What a solo answer of an adaptive collection gives back, as plain data."""
+
+    solos: Annotated[list[dict[str, Any]], operator.add]
+
+
+class TriedAlone(Alone, total=False):
+    """The state of a solo answer of an adaptive collection."""
+
+    asked: Asked
+    key: str
+    solo: AIMessage | None  # z
+    solo_score: float | None  # E(z)
+    calls: Annotated[list[CallRecord], operator.add]
+    again: int
+    finished: dict[str, Any]
+
+
+class AdaptiveCollection(Given, Attempted, Drafted, Alone, Collected, total=False):
+    """The state of an adaptive collection of one query."""
+
+    asked: Asked
+    whose: Whose
+    weak_version: str | None
+    odds: dict[str, Any]  # what was expected of the query when it was begun
+    plan: dict[str, Any]  # what is asked next
     finished: dict[str, Any]
 
 

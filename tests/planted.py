@@ -28,7 +28,7 @@ def planted(text: str) -> Trace:
     named = dict.fromkeys(
         (
             *("explanation", "domain", "weak", "weak_version", "strong", "evaluator", "prompts"),
-            *("style", "run_id", "thread_id", "user", "tenant", "solo"),
+            *("style", "run_id", "thread_id", "user", "tenant", "solo", "stopped"),
         ),
         text,
     )

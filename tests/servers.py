@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -109,6 +109,13 @@ def replies(asked: Asked) -> str:
     if asked.role == "judge":
         return str(1 + number % 10)
     return f"Explanation: {asked.role} thought about it.\nAnswer: {number % 1000}"
+
+
+def various(asked: Asked) -> str:
+    """The same, but a prompt for a draft that comes again gets another one of three."""
+    if asked.role != "draft":
+        return replies(asked)
+    return replies(replace(asked, prompt=f"{asked.prompt} {asked.nth % 3}"))
 
 
 class Server:
@@ -313,8 +320,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--log", type=Path, required=True)
     options.add_argument("--latency", type=float, nargs=2, default=(0.0, 0.0))
+    options.add_argument("--various", action="store_true")
     given = options.parse_args()
-    with Server(latency=tuple(given.latency), log=given.log) as server:
+    says = various if given.various else replies
+    with Server(says=says, latency=tuple(given.latency), log=given.log) as server:
         print(server.url, flush=True)
         sys.stdin.read()
 

@@ -15,6 +15,7 @@ from trainer.checks import examined
 from trainer.job import TrainingJob, model_folder
 from trainer.objectives import (
     OBJECTIVES,
+    doubt_weights,
     gain_weights,
     start_loss,
     weighted_start_loss,
@@ -75,18 +76,21 @@ def train(
 
 
 def trainer_class(job: TrainingJob) -> Any:
-    """The trainer for the job's objective: TRL's own, or one that weighs pairs by their gains."""
+    """The trainer for the job's objective: TRL's own, or one that weighs pairs."""
     from trl import DPOTrainer
 
-    return weighted(DPOTrainer) if OBJECTIVES[job.objective].gains else DPOTrainer
+    wanted = OBJECTIVES[job.objective]
+    return weighted(DPOTrainer) if wanted.gains or wanted.doubts else DPOTrainer
 
 
 def with_gains(job: TrainingJob, rows: list[Row]) -> list[Row]:
-    """The rows with the columns "weight" and "offset", where the objective reads gains.
+    """The rows with the columns "weight" and "offset", where the objective reads gains or doubts.
 
     Raises:
-        ValueError: when a row does not carry its gains.
+        ValueError: when a row does not carry its gains, or its doubt.
     """
+    if OBJECTIVES[job.objective].doubts:
+        return _with_doubts(rows)
     if not OBJECTIVES[job.objective].gains:
         return rows
     if lacking := [row[ROW] for row in rows if not {"chosen_gain", "rejected_gain"} <= row.keys()]:
@@ -101,6 +105,17 @@ def with_gains(job: TrainingJob, rows: list[Row]) -> list[Row]:
         {**row, "weight": scaled if weighted else 1.0, "offset": 0.0 if weighted else scaled}
         for row, scaled in zip(rows, gain_weights(gaps), strict=True)
     ]
+
+
+def _with_doubts(rows: list[Row]) -> list[Row]:
+    if lacking := [row[ROW] for row in rows if "doubt" not in row]:
+        raise ValueError(
+            f"the objective 'certain' needs the chance that a pair is the wrong way round, and "
+            f"{len(lacking)} rows have none (the first is row {lacking[0]}); make them by "
+            "preferences(traces, doubts=True)"
+        )
+    weights = doubt_weights([row["doubt"] for row in rows])
+    return [{**row, "weight": one, "offset": 0.0} for row, one in zip(rows, weights, strict=True)]
 
 
 def losses_at_start(config: Any, rows: Sequence[Row]) -> dict[int, float] | None:

@@ -65,7 +65,7 @@ def left_over(collectors: Collectors, rows: Sequence[Row], store: TraceStore) ->
     return [
         row
         for row, trace in zip(rows, traces, strict=True)
-        if trace is None or not trace.complete or is_stale(trace, drifted)
+        if trace is None or not collectors.done(trace) or is_stale(trace, drifted)
     ]
 
 
@@ -78,7 +78,7 @@ def foreseen(
     prices: Mapping[str, Price],
     batched: bool = False,
 ) -> list[Calls]:
-    """The calls that these rows take.
+    """The calls that these rows take; an adaptive collection takes as many at most.
 
     Args:
         collectors: what the collection is made with.

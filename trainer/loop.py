@@ -202,7 +202,8 @@ class Loop:
     ) -> dict[str, str]:
         """What the state of a folder holds for, by what it is called in an error."""
         of = self.collectors
-        wording = (of.style, of.domain, of.num_drafts)
+        other = [] if of.strategy == "algorithm1" else [of.strategy]
+        wording = (of.style, of.domain, of.num_drafts, *other)
         models = (model_name(of.weak), model_name(of.strong), evaluator_name(of.evaluator))
         return {
             "rows": digest(*map(_json, rows)),

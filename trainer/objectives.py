@@ -27,6 +27,7 @@ class Objective:
         source: the paper.
         noisy: whether it needs `label_noise`.
         gains: whether its rows carry the drafts' gains.
+        doubts: whether its rows carry the chance that they are the wrong way round.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Objective:
     source: str
     noisy: bool = False
     gains: bool = False
+    doubts: bool = False
 
     def arguments(self, label_noise: float | None) -> dict[str, Any]:
         """How TRL is told.
@@ -89,6 +91,9 @@ OBJECTIVES: dict[str, Objective] = {
         Objective(
             "margin", "dpo", "preferences", "Amini et al. 2024, arXiv:2402.10571", gains=True
         ),
+        Objective(
+            "certain", "dpo", "preferences", "this house: pairs weighed by 1 - 2ε each", doubts=True
+        ),
         Objective("kto", "kto", "unpaired", "Ethayarajh et al. 2024, arXiv:2402.01306"),
         Objective("sft_best", "sft", "best_drafts", "rejection sampling, arXiv:2307.09288, 3.2.3"),
     )
@@ -134,6 +139,23 @@ def gain_weights(gaps: Sequence[float]) -> list[float]:
     """
     mean = sum(gaps) / len(gaps)
     return [gap / mean for gap in gaps]
+
+
+def doubt_weights(doubts: Sequence[float]) -> list[float]:
+    """Weights of pairs by how sure their order is, 1 - 2ε for each; their mean is 1.
+
+    A pair that is the wrong way round as likely as not weighs nothing. In expectation over what the
+    order really is, the loss's gradient at the start points the same way as without any noise.
+
+    >>> doubt_weights([0.0, 0.25, 0.5])
+    [2.0, 1.0, 0.0]
+
+    Args:
+        doubts: ε, the chance of each of being the wrong way round, from 0 to 0.5.
+    """
+    sure = [max(0.0, 1 - 2 * doubt) for doubt in doubts]
+    mean = sum(sure) / len(sure)
+    return [one / mean for one in sure] if mean else [1.0] * len(sure)
 
 
 def weighted_start_loss(weights: Sequence[float], offsets: Sequence[float]) -> float:

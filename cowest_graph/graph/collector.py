@@ -14,25 +14,19 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Overwrite, RetryPolicy, Send
 from sqlalchemy.exc import SQLAlchemyError
 
-from cowest_graph.calls import (
-    evaluation_call,
-    keep_failure,
-    model_call,
-)
 from cowest_graph.evaluators import Evaluator, as_evaluator
 from cowest_graph.failures import NotStored
+from cowest_graph.graph.adaptive import adaptive_collector
 from cowest_graph.graph.chains import (
-    AnyGraph,
     Chain,
     Update,
     chained,
-    drafting_chain,
     learn_secrets,
-    refining_chain,
-    solo_chain,
     version_of,
 )
 from cowest_graph.graph.compiled import CollaborationGraph
+from cowest_graph.graph.deciding import Adaptive
+from cowest_graph.graph.nodes import Nodes
 from cowest_graph.graph.runs import at_the_end, whose
 from cowest_graph.graph.tracing import ChatModel, Facts, State, attempt_of, parts_of, text
 from cowest_graph.masking import masked_error
@@ -50,6 +44,9 @@ from cowest_graph.threads import in_threads
 from cowest_graph.traces import Attempt, Call, Trace, TraceStore
 
 _MAX_DRAFTS = 1000
+STRATEGIES = ("algorithm1", "adaptive")
+
+Strategy = str | Adaptive
 
 
 def create_collector(
@@ -64,7 +61,8 @@ def create_collector(
     domain: str | None = None,
     sampling: Mapping[str, Any] | None = None,
     retry: RetryPolicy | None = None,
-) -> StateGraph[Collection, None, Given, Collected]:
+    strategy: Strategy = "algorithm1",
+) -> StateGraph[Any, None, Given, Collected]:
     """Collection of preference feedback (paper, Algorithm 1, lines 7 to 20): one trace a query.
 
     The strong model answers alone once; beside it K drafts are written, refined and scored. Every
@@ -81,47 +79,69 @@ def create_collector(
         retry: policy for failed calls, on top of the client's own. A call that still fails is kept
             in the trace with its kind, and its score is missing; a refused key or an unknown model
             ends the run instead.
+        strategy: `algorithm1` asks for every draft; `adaptive`, or an `Adaptive` with its settings,
+            drafts K times and then asks strong model and evaluator no further than it pays (see
+            docs/collecting.md). What one of them left open, the other goes on with.
 
     Returns:
         An uncompiled graph from `{"query", "reference"}` to `{"key", "trace"}`.
 
     Raises:
-        ValueError: for `num_drafts` below 1 or above 1000.
+        ValueError: for `num_drafts` below 1 or above 1000, or another strategy.
     """
     _check_num_drafts(num_drafts)
+    how = _adaptive(strategy, num_drafts)
     learn_secrets(weak, strong, evaluator)
     prompts = prompts or Prompts(draft_prompt(style))
     facts = Facts(weak, strong, evaluator, prompts, style, domain, num_drafts)
-    scoring = as_evaluator(evaluator)
+    nodes = Nodes(facts, traces, as_evaluator(evaluator), sampling, retry)
+    graph = _algorithm_1(nodes) if how is None else _adapting(nodes, how)
+    graph.prove_writable = traces.prove_writable
+    return graph
 
-    def model_node(graph: AnyGraph, name: str, key: str, chain: Chain, end: str) -> None:
-        node = model_call(chain, key=key, role=name, journal=traces)
-        graph.add_node(name, node, error_handler=keep_failure(name, key, end), retry_policy=retry)
 
-    def score_node(graph: AnyGraph, name: str, of: str, key: str, end: str) -> None:
-        node = evaluation_call(scoring, of=of, key=key, journal=traces)
-        handler = keep_failure("evaluate", key, end)
-        graph.add_node(name, node, error_handler=handler, retry_policy=retry)
-
+def _algorithm_1(nodes: Nodes) -> CollaborationGraph:
     attempt = StateGraph(TriedAttempt, output_schema=Attempted)
-    model_node(attempt, "draft", "draft", drafting_chain(weak, prompts, sampling), "finish")
-    model_node(attempt, "refine", "answer", refining_chain(strong, prompts), "finish")
-    score_node(attempt, "evaluate", "answer", "score", "finish")
+    nodes.draft(attempt, "finish")
+    nodes.refine(attempt, "finish")
+    nodes.evaluate(attempt, "evaluate", "answer", "score", "finish")
     attempt.add_node("finish", _finish_attempt)
     chained(attempt, START, "draft", "refine", "evaluate", "finish")
 
+    facts, traces = nodes.facts, nodes.traces
     graph = CollaborationGraph(Collection, input_schema=Query, output_schema=Collected)
-    graph.prove_writable = traces.prove_writable
-    graph.add_node("begin", _beginning_collection(facts, traces))
-    model_node(graph, "solo", "solo", solo_chain(strong, prompts), "record")
-    score_node(graph, "evaluate_solo", "solo", "solo_score", "record")
+    graph.add_node("begin", _beginning_collection(facts, traces, "algorithm1"))
+    nodes.solo(graph, "record")
+    nodes.evaluate(graph, "evaluate_solo", "solo", "solo_score", "record")
     graph.add_node("attempt", attempt.compile())
-    graph.add_node("record", _recording_collection(facts, traces), defer=True)
+    graph.add_node("record", _recording_collection(facts, traces, _all_parts), defer=True)
     graph.add_edge(START, "begin")
-    graph.add_conditional_edges("begin", _fan_out(num_drafts), ["solo", "attempt", END])
+    graph.add_conditional_edges("begin", _fan_out(facts.num_drafts), ["solo", "attempt", END])
     chained(graph, "solo", "evaluate_solo", "record", END)
     graph.add_edge("attempt", "record")
     return graph
+
+
+def _adapting(nodes: Nodes, how: Adaptive) -> CollaborationGraph:
+    facts, traces = nodes.facts, nodes.traces
+    return adaptive_collector(
+        nodes,
+        how,
+        begin=_beginning_collection(facts, traces, how),
+        recording=partial(_recording_collection, facts, traces),
+    )
+
+
+def _adaptive(strategy: Strategy, num_drafts: int) -> Adaptive | None:
+    """The settings of an adaptive collection; None for Algorithm 1.
+
+    One draft gives no pair, whatever it comes to: there is nothing to save but the collection.
+    """
+    if strategy not in STRATEGIES and not isinstance(strategy, Adaptive):
+        raise ValueError(f"no strategy {strategy!r}; there are: {', '.join(STRATEGIES)}")
+    if strategy == "algorithm1" or num_drafts == 1:
+        return None
+    return strategy if isinstance(strategy, Adaptive) else Adaptive()
 
 
 def _check_num_drafts(number: int) -> None:
@@ -131,11 +151,24 @@ def _check_num_drafts(number: int) -> None:
         raise ValueError(f"num_drafts is {number}; the most is {_MAX_DRAFTS} (the paper takes 5)")
 
 
-def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
+def is_done(trace: Trace, strategy: Strategy, num_drafts: int) -> bool:
+    """Whether a collection by a strategy has nothing left to ask for a trace.
+
+    Algorithm 1 asks for what an adaptive collection left out, and for drafts that shared an answer.
+    """
+    shared = any(attempt.same_as is not None for attempt in trace.attempts)
+    every = trace.stopped is None and not shared
+    return trace.complete and (every or _adaptive(strategy, num_drafts) is not None)
+
+
+def _beginning_collection(facts: Facts, traces: TraceStore, strategy: Strategy) -> Chain:
     def whole(key: str) -> Trace | None:
         traces.set_aside(key)  # what the strong model said before it changed is asked anew
-        known = traces.get(key)
-        return known if known is not None and known.complete else None
+        return done(traces.get(key))
+
+    def done(known: Trace | None) -> Trace | None:
+        there = known is not None and is_done(known, strategy, facts.num_drafts)
+        return known if there else None
 
     def begin(state: State, config: RunnableConfig) -> Update:
         asked, version = facts.asked(state), version_of(facts.weak)
@@ -143,7 +176,7 @@ def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
         if whole(key) is None:
             _claim(traces, key, partial(whole, key), config)
         known = traces.get(key)
-        done = known.model_dump(mode="json") if known and known.complete else None
+        finished_trace = done(known)
         finished = {**(parts_of(known) if known else {}), **traces.finished(key)}
         fresh = {
             "attempts": Overwrite([]),
@@ -151,7 +184,11 @@ def _beginning_collection(facts: Facts, traces: TraceStore) -> Chain:
             "solo": None,
             "solo_score": None,
         }
-        found = {"key": key, "trace": done, "finished": finished}
+        found = {
+            "key": key,
+            "trace": finished_trace and finished_trace.model_dump(mode="json"),
+            "finished": finished,
+        }
         # Two collections of the same rows are one and the same, whatever their runs.
         found["whose"] = whose(config, given_alone=True)
         return {**fresh, **found, "asked": asked, "weak_version": version}
@@ -187,18 +224,26 @@ def _finish_attempt(state: State) -> Update:
     return {"attempts": [attempt_of(state, state["index"]).model_dump(mode="json")]}
 
 
-def _recording_collection(facts: Facts, traces: TraceStore) -> Chain:
+def _all_parts(state: State) -> dict[str, Any]:
+    tried = [Attempt.model_validate(attempt) for attempt in state["attempts"]]
+    return {
+        "solo": text(state.get("solo")),
+        "solo_score": state.get("solo_score"),
+        "attempts": sorted(tried, key=lambda attempt: attempt.index),
+        "calls": [Call(**call) for call in state["calls"]],
+    }
+
+
+def _recording_collection(
+    facts: Facts, traces: TraceStore, parts: Callable[[State], dict[str, Any]]
+) -> Chain:
     def record(state: State) -> Update:
-        tried = [Attempt.model_validate(attempt) for attempt in state["attempts"]]
         known = traces.get(state["key"])  # incomplete until now, and keeps its place in the order
         trace = facts.trace(
             state,
             key=state["key"],
             **({"created_at": known.created_at} if known else {}),
-            solo=text(state.get("solo")),
-            solo_score=state.get("solo_score"),
-            attempts=sorted(tried, key=lambda attempt: attempt.index),
-            calls=[Call(**call) for call in state["calls"]],
+            **parts(state),
         )
         try:
             stored = traces.redacted(trace)  # what is learnt from it is redacted, too

@@ -12,10 +12,10 @@ from typing import Any
 from cowest_graph.conversation import as_messages
 from cowest_graph.evaluators import Evaluator
 from cowest_graph.graph.chains import version_of
-from cowest_graph.graph.collector import create_collector
+from cowest_graph.graph.collector import Strategy, create_collector, is_done
 from cowest_graph.graph.tracing import ChatModel, Facts
 from cowest_graph.prompts import Prompts, draft_prompt
-from cowest_graph.traces import TraceStore, trace_key
+from cowest_graph.traces import Trace, TraceStore, trace_key
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Collectors:
         num_drafts: K.
         style, prompts, domain: as in `create_collector`.
         max_concurrency: queries at a time, for whoever runs one.
+        strategy: as in `create_collector`.
     """
 
     weak: ChatModel
@@ -39,6 +40,7 @@ class Collectors:
     prompts: Prompts | None = None
     domain: str | None = None
     max_concurrency: int = 8
+    strategy: Strategy = "algorithm1"
 
     @property
     def wording(self) -> Prompts:
@@ -77,6 +79,10 @@ class Collectors:
         identity = facts.of(facts.asked(given), version or version_of(self.weak))
         return trace_key(**identity) if traces is None else traces.key_of(identity)
 
+    def done(self, trace: Trace | None) -> bool:
+        """Whether a collection by this strategy has nothing left to ask for a trace."""
+        return trace is not None and is_done(trace, self.strategy, self.num_drafts)
+
     def collector(
         self,
         traces: TraceStore,
@@ -103,4 +109,5 @@ class Collectors:
             prompts=self.prompts,
             domain=self.domain,
             sampling=sampling,
+            strategy=self.strategy,
         ).compile()

@@ -189,11 +189,10 @@ def parts_of(trace: Trace) -> dict[str, Any]:
     found = {"solo": (trace.solo, "solo"), "solo_score": (trace.solo_score, "evaluate")}
     parts = _kept(found, trace.calls)
     for attempt in trace.attempts:
-        found = {
-            f"draft/{attempt.index}": (attempt.draft, "draft"),
-            f"answer/{attempt.index}": (attempt.answer, "refine"),
-            f"score/{attempt.index}": (attempt.score, "evaluate"),
-        }
+        found = {f"draft/{attempt.index}": (attempt.draft, "draft")}
+        if attempt.same_as is None:  # else nobody was asked for it
+            found[f"answer/{attempt.index}"] = (attempt.answer, "refine")
+            found[f"score/{attempt.index}"] = (attempt.score, "evaluate")
         parts |= _kept(found, attempt.calls)
     return parts
 

@@ -12,6 +12,7 @@ from cowest_graph.traces.feedback import (
     wrong_pairs,
 )
 from cowest_graph.traces.filters import Filter
+from cowest_graph.traces.noise import score_noise, scorings_of
 from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Attempt,
@@ -55,6 +56,8 @@ __all__ = [
     "is_stale",
     "latest",
     "of_answer",
+    "score_noise",
+    "scorings_of",
     "trace_key",
     "wrong_pair",
     "wrong_pairs",

@@ -44,6 +44,7 @@ def row_of(trace: Trace) -> dict[str, Any]:
     missing = 0
     if trace.kind == "collection":  # inference has no evaluator: nothing is missing there
         missing = [trace.solo_score, *(a.score for a in trace.attempts)].count(None)
+        missing -= trace.solo_unasked + len(trace.unasked)
     failed = Counter(call.failure for call in trace.failures)
     return {
         "trace_key": trace.key,

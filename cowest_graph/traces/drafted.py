@@ -10,11 +10,18 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from cowest_graph.traces.records import Kind
+from cowest_graph.traces.records import Kind, left_unasked
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Made(_Part):
+    """Of a `Call`, what tells whether it was made."""
+
+    role: str
+    failure: str | None = None
 
 
 class Tried(_Part):
@@ -25,7 +32,10 @@ class Tried(_Part):
     answer: str | None = None
     score: float | None = None
     gain: float | None = None
+    score_se: float | None = None
+    same_as: int | None = None
     weak_version: str | None = None
+    calls: list[Made] = []
 
 
 class Drafted(_Part):
@@ -46,9 +56,22 @@ class Drafted(_Part):
     strong: str | None = None
     weak_version: str | None = None
     solo_score: float | None = None
+    solo_score_se: float | None = None
+    stopped: str | None = None
+    calls: list[Made] = []
     draft_prompt: list[dict[str, str]] = []
     attempts: list[Tried] = []
 
     def gain(self, attempt: Tried) -> float | None:
         """Δ, as the trace had it."""
         return attempt.gain
+
+    @property
+    def unasked(self) -> list[Tried]:
+        """As of a `Trace`."""
+        return [attempt for attempt in self.attempts if self.stopped and left_unasked(attempt)]
+
+    @property
+    def solo_unasked(self) -> bool:
+        """As of a `Trace`."""
+        return bool(self.stopped) and not any(call.role == "solo" for call in self.calls)

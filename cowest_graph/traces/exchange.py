@@ -151,8 +151,8 @@ def features() -> datasets.Features:
     call |= {"seconds": number}
     attempt = dict.fromkeys(Attempt.model_fields, text)
     token = {"token": text, "logprob": number, "id": whole}
-    attempt |= dict.fromkeys(("score", "gain", "score_se"), number)
-    attempt |= {"index": whole, "calls": [call], "tokens": [token]}
+    attempt |= dict.fromkeys(("score", "gain", "score_se", "gain_se"), number)
+    attempt |= {"index": whole, "same_as": whole, "calls": [call], "tokens": [token]}
     shadow = {"weak_version": text, "draft": text, "calls": [call]}
     trace = dict.fromkeys([*Trace.model_fields, "references"], text)
     trace |= {"schema_version": whole, "num_drafts": whole, "solo_score": number}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -120,6 +121,10 @@ class Attempt(_Record):
     """E(y): the draft's own score, where the draft was the answer; no part of the gain."""
     score_se: FiniteFloat | None = None
     """The score's standard error, where the score is a mean of several; None where it is not."""
+    gain_se: FiniteFloat | None = None
+    """The gain's standard error; set by the trace, and None unless both scores have theirs."""
+    same_as: int | None = None
+    """The attempt with the same draft whose answer and score these are; its calls stand there."""
     weak_version: _Text | None = None
     tokens: list[Token] | None = None
     """Of the draft; None unless they were asked for."""
@@ -223,6 +228,8 @@ class Trace(_Record):
     """What chance chose the query for; None where nothing was left to chance."""
     route: Route | None = None
     """Which way it went; None where there is one way only."""
+    stopped: _Text | None = None
+    """Why an adaptive collection left drafts unasked; None where it left none."""
     calls: list[Call] = []
     """The calls of the solo answer and its evaluation."""
 
@@ -236,15 +243,25 @@ class Trace(_Record):
     def _with_gains(cls, attempts: list[Attempt], info: ValidationInfo) -> list[Attempt]:
         if len({attempt.index for attempt in attempts}) < len(attempts):
             raise ValueError("two attempts with the same index")
-        solo_score = info.data.get("solo_score")
+        solo_score, solo_se = info.data.get("solo_score"), info.data.get("solo_score_se")
         return [
-            _with_gain(attempt, _difference(attempt.score, solo_score))
+            _with_gain(attempt, _difference(attempt.score, solo_score), _together(attempt, solo_se))
             for attempt in sorted(attempts, key=lambda attempt: attempt.index)
         ]
 
     def gain(self, attempt: Attempt) -> float | None:
         """Δ: the collaboration's score less the solo score; None when either is missing."""
         return _difference(attempt.score, self.solo_score)
+
+    @property
+    def unasked(self) -> list[Attempt]:
+        """The attempts whose drafts the strong model was not shown: enough was known without."""
+        return [attempt for attempt in self.attempts if self.stopped and left_unasked(attempt)]
+
+    @property
+    def solo_unasked(self) -> bool:
+        """Whether the strong model was not asked alone, as no draft's gain would have taught."""
+        return bool(self.stopped) and not any(call.role == "solo" for call in self.calls)
 
     @property
     def failures(self) -> list[Call]:
@@ -300,8 +317,25 @@ IDENTITY: tuple[str, ...] = tuple(inspect.signature(trace_key).parameters)
 """The fields that a trace's key is made of."""
 
 
-def _with_gain(attempt: Attempt, gain: float | None) -> Attempt:
-    return attempt if attempt.gain == gain else attempt.model_copy(update={"gain": gain})
+def _with_gain(attempt: Attempt, gain: float | None, se: float | None) -> Attempt:
+    if (attempt.gain, attempt.gain_se) == (gain, se):
+        return attempt
+    return attempt.model_copy(update={"gain": gain, "gain_se": se})
+
+
+def _together(attempt: Attempt, solo_se: float | None) -> float | None:
+    known = attempt.score_se is not None and solo_se is not None
+    return math.hypot(attempt.score_se or 0.0, solo_se or 0.0) if known else None
+
+
+def left_unasked(attempt: Any) -> bool:
+    """Whether the strong model was never shown an attempt's draft.
+
+    Args:
+        attempt: an `Attempt`, or what `Drafted` has of one.
+    """
+    asked = any(call.role == "refine" for call in attempt.calls)
+    return attempt.draft is not None and attempt.answer is None and not asked
 
 
 def _difference(score: float | None, solo_score: float | None) -> float | None:

@@ -120,10 +120,17 @@ def run(folder: Path, *, kills: int, seed: int, queries: int) -> Experiment:
 
 
 def start(
-    store: Path, queries: int, *, url: str = "", name: str = "", weak: Path | None = None
+    store: Path,
+    queries: int,
+    *,
+    url: str = "",
+    name: str = "",
+    weak: Path | None = None,
+    strategy: str = "algorithm1",
 ) -> subprocess.Popen[str]:
     """A collection in a process of its own; with a `weak` folder, by the embedded models."""
     command = [sys.executable, __file__, "--collect", str(store), "--queries", str(queries)]
+    command += ["--strategy", strategy]
     command += ["--weak", str(weak)] if weak else ["--url", url, "--name", name]
     # One thread: two that wait for each other stand still on a busy machine.
     return subprocess.Popen(
@@ -155,6 +162,45 @@ def contents(store: str | Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["query"]))
 
 
+def adaptive_run(
+    folder: Path, *, kills: int, seed: int, queries: int
+) -> tuple[list[int], list[int], list[dict[str, Any]]]:
+    """An adaptive collection that is killed: requests and results kept of each run, and the traces.
+
+    How much is asked depends on what was learnt so far, and so on who was first: the stores of two
+    runs need not be equal.
+    """
+    log, store, made, kept = folder / "requests.jsonl", folder / "adaptive.db", [], []
+    draw = random.Random(seed)
+    with _serving(log, "--various") as url:
+        for number in range(kills + 1):
+            before = _lines(log)
+            given = {"url": url, "name": f"run {number}", "strategy": "adaptive"}
+            child = start(store, queries, **given)
+            if number < kills:
+                more = draw.randint(5, 20)
+                _wait(lambda least=before + more: _lines(log) >= least, child)
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+            else:
+                finish(child)
+            made.append(_lines(log) - before)
+            kept.append(len(paid(store)))
+    return made, kept, contents(store)
+
+
+def paid(store: Path) -> set[Place]:
+    """The calls that a store holds the results of; an answer that is shared was asked for once."""
+    shared = {
+        (row["key"], f"{part}/{each['index']}")
+        for row in contents(store)
+        for each in row["attempts"]
+        if each["same_as"] is not None
+        for part in ("answer", "score")
+    }
+    return {(key, slot) for key, slot in places(store) if slot != "odds"} - shared
+
+
 def places(store: Path) -> set[Place]:
     """The calls whose results a store holds: in its journal, or in its traces."""
     if not store.exists():
@@ -174,8 +220,8 @@ def places(store: Path) -> set[Place]:
 
 
 @contextmanager
-def _serving(log: Path) -> Iterator[str]:
-    command = [sys.executable, str(_SERVER), "--log", str(log), "--latency", "0.02", "0.05"]
+def _serving(log: Path, *more: str) -> Iterator[str]:
+    command = [sys.executable, str(_SERVER), "--log", str(log), "--latency", "0.02", "0.05", *more]
     server = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
@@ -249,7 +295,12 @@ def _collect(given: argparse.Namespace) -> None:
     counting = Counting()
     with TraceStore(given.collect) as traces:
         graph = create_collector(
-            weak, strong, evaluator=scoring, traces=traces, num_drafts=NUM_DRAFTS
+            weak,
+            strong,
+            evaluator=scoring,
+            traces=traces,
+            num_drafts=NUM_DRAFTS,
+            strategy=given.strategy,
         )
         running = graph.compile().with_config({"callbacks": [counting]})
         for outcome in collect(running, rows, max_concurrency=CONCURRENCY):
@@ -264,6 +315,7 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=5)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--queries", type=int, default=40)
+    options.add_argument("--strategy", default="algorithm1", help=argparse.SUPPRESS)
     for name in ("--collect", "--url", "--name", "--weak"):
         options.add_argument(name, help=argparse.SUPPRESS)
     given = options.parse_args()

@@ -23,6 +23,20 @@ def test_five_kills_change_nothing(tmp_path: Path) -> None:
     assert len(done.kept[0]) < len(done.kept[-1])
 
 
+@pytest.mark.timeout(400)
+def test_an_adaptive_collection_that_is_killed_pays_nothing_twice(tmp_path: Path) -> None:
+    """Beyond what was in flight at a kill, every request's result is kept, and none is repeated."""
+    made, kept, traces = killed_collection.adaptive_run(tmp_path, kills=4, seed=3, queries=16)
+    held = [0, *kept]
+    again = [m - (now - before) for m, before, now in zip(made, held, kept, strict=False)]
+    assert again[-1] == 0
+    assert all(0 <= each <= killed_collection.IN_FLIGHT for each in again), again
+    assert len(traces) == 16
+    assert all(len(trace["attempts"]) == killed_collection.NUM_DRAFTS for trace in traces)
+    assert sum(made) > killed_collection.NUM_DRAFTS * 16
+    assert any(each["answer"] for trace in traces for each in trace["attempts"])
+
+
 def test_a_kill_between_real_models_keeps_what_was_said(tmp_path: Path, smollm2: Path) -> None:
     pytest.importorskip("xllamacpp")
     store, queries = tmp_path / "traces.db", 1

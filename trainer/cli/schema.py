@@ -150,6 +150,17 @@ class CollectSection(_Section):
     )
     max_concurrency: int = Field(8, ge=1, description="Queries at a time.")
     domain: str | None = Field(None, description="A name that is kept in the traces.")
+    strategy: Literal["algorithm1", "adaptive"] = Field(
+        "algorithm1",
+        description="`adaptive` asks strong model and judge no further than it pays; see "
+        "[collecting.md](collecting.md).",
+    )
+    again: int = Field(
+        0,
+        ge=0,
+        description="Of `adaptive`: scorings that a query may cost more, where the order of a pair "
+        "is unclear.",
+    )
 
 
 class PromptsSection(_Section):
@@ -182,8 +193,8 @@ class TrainSection(_Section):
     )
     objective: str = Field(
         "dpo",
-        description="Of `train dpo`: `dpo`, `ipo`, `cdpo`, `robust`, `weighted`, `margin`, `kto` "
-        "or `sft_best`; see training.md.",
+        description="Of `train dpo`: `dpo`, `ipo`, `cdpo`, `robust`, `weighted`, `margin`, "
+        "`certain`, `kto` or `sft_best`; see training.md.",
     )
     label_noise: float | None = Field(
         None, ge=0, lt=0.5, description="Of `cdpo` and `robust`; estimated from the traces."

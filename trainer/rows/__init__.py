@@ -6,7 +6,6 @@ from trainer.rows.formats import (
     Rows,
     best_drafts,
     demonstrations,
-    label_noise,
     pair_row,
     preferences,
     rows_hash,
@@ -14,6 +13,7 @@ from trainer.rows.formats import (
     training_rows,
     unpaired,
 )
+from trainer.rows.noise import label_noise
 from trainer.rows.on_disk import RowsOnDisk
 from trainer.rows.replay import replayed
 

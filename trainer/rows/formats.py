@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import statistics
-from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -24,6 +21,7 @@ from cowest_graph.prompts import Prompts, completion, draft_prompt
 from cowest_graph.state import references
 from cowest_graph.traces import is_stale
 from trainer.objectives import OBJECTIVES
+from trainer.rows.noise import doubting
 from trainer.rows.on_disk import RowsOnDisk
 from trainer.rows.pairs import (
     Drifted,
@@ -85,6 +83,7 @@ class DraftReport:
     helped: int = 0
     hurt: int = 0  # ties are among them
     without_help: int = 0  # queries of which no draft helped
+    one_sided: int = 0  # queries of which all drafts helped, or none: pairs leave those out
     rows: int = 0
     stale: int = 0  # traces from before a drift of their strong model; left out
 
@@ -98,7 +97,8 @@ class DraftReport:
             f"and {counted(self.attempts, 'attempt', 'attempts')}: "
             f"{self.helped} helped, {self.hurt} hurt; missing: {self.missing_scores} scores, "
             f"{self.missing_solo} solo scores, {self.missing_drafts} drafts; queries without a "
-            f"draft that helped: {self.without_help}; inference traces skipped: "
+            f"draft that helped: {self.without_help}, one-sided ones: {self.one_sided}; "
+            f"inference traces skipped: "
             f"{self.inference_traces}"
             + (f"; stale traces left out: {self.stale}" if self.stale else "")
         )
@@ -184,6 +184,8 @@ def preferences(
     wrong: Container[Marked] = (),
     drifted: Drifted | None = None,
     stale: bool = False,
+    doubts: bool = False,
+    sure: float | None = None,
     on_disk: bool = False,
 ) -> Rows[PreferenceReport] | RowsOnDisk[PreferenceReport]:
     """D_PT by Algorithm 1, lines 6 to 25: conversational preference rows (TRL, dataset formats).
@@ -200,14 +202,23 @@ def preferences(
         wrong: pairs to leave out, as `traces.wrong_pairs` finds them in a store's feedback.
         drifted, stale: as in `pairs.Pairs`: traces from before a drift of their strong model are
             left out unless `stale` asks for them.
+        doubts: whether rows carry "doubt", the chance that they are the wrong way round (`noise`),
+            which the objective "certain" reads. The traces are held in memory then.
+        sure: the chance of being the right way round below which a pair is left out and counted;
+            likewise.
         on_disk: keep the rows in a temporary file, which takes 16 bytes of memory a pair instead
             of some 2 KB; they are a sequence still.
 
     Returns:
         TRL rows with "prompt", "chosen" and "rejected", and `.report`.
     """
-    pairs = Pairs(traces, wrong=wrong, drifted=drifted, stale=stale)
-    made = _pair_rows(pairs, gains)
+    doubt, drifted = None, {} if stale else drifts_of(traces, drifted)
+    if doubts or sure is not None:
+        traces = list(traces)
+        doubt = doubting(traces)
+    unsure = None if sure is None or doubt is None else _beyond(doubt, 1 - sure)
+    pairs = Pairs(traces, wrong=wrong, drifted=drifted, unsure=unsure)
+    made = _pair_rows(pairs, gains, doubt if doubts else None)
     with without_collector():
         if on_disk:
             return RowsOnDisk(made, lambda: pairs.report)
@@ -215,13 +226,20 @@ def preferences(
     return Rows((row for row, _ in found), pairs.report, (query for _, query in found))
 
 
-def _pair_rows(pairs: Iterable[Pair], gains: bool) -> Iterator[tuple[Row, str]]:
+def _pair_rows(
+    pairs: Iterable[Pair], gains: bool, doubt: Callable[[Pair], float] | None
+) -> Iterator[tuple[Row, str]]:
     """The rows of pairs, and their queries."""
     key, prompt = "", list[dict[str, str]]()
     for pair in pairs:
         if pair.trace.key != key:  # rows of one query share its prompt: there may be very many
             key, prompt = pair.trace.key, _prompt(pair.trace)
-        yield pair_row(pair, gains=gains, prompt=prompt), pair.trace.query
+        row = pair_row(pair, gains=gains, prompt=prompt)
+        yield row if doubt is None else {**row, "doubt": doubt(pair)}, pair.trace.query
+
+
+def _beyond(doubt: Callable[[Pair], float], most: float) -> Callable[[Pair], bool]:
+    return lambda pair: doubt(pair) > most
 
 
 def pair_row(pair: Pair, *, gains: bool = False, prompt: Messages | None = None) -> Row:
@@ -315,8 +333,15 @@ def training_rows(
         raise ValueError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
     wanted = OBJECTIVES[objective]
     if wanted.rows == "preferences":
-        given = {} if stale else drifted
-        return preferences(traces, gains=wanted.gains, wrong=wrong, drifted=given, on_disk=on_disk)
+        return preferences(
+            traces,
+            gains=wanted.gains,
+            wrong=wrong,
+            drifted=drifted,
+            stale=stale,
+            doubts=wanted.doubts,
+            on_disk=on_disk,
+        )
     alone = unpaired if wanted.rows == "unpaired" else best_drafts
     return alone(traces, drifted={} if stale else drifted)
 
@@ -327,40 +352,6 @@ def teaches(row: Row) -> bool:
         return True
     chosen, rejected = (row[side][-1]["content"].strip() for side in ("chosen", "rejected"))
     return bool(chosen and rejected) and chosen != rejected
-
-
-def label_noise(traces: Iterable[AnyTrace]) -> float | None:
-    """ε: the probability that a preference is the wrong way round, by how scores repeat.
-
-    Where the weak model wrote the same draft twice for a query, the two scores differ by the noise
-    of strong model and judge alone. Their pooled variance σ² gives the noise of a difference of
-    two scores, 2σ², and a pair with the gap g is the wrong way round with probability
-    Φ(-g / √(2σ²)), a normal error with a flat prior. ε is its mean over all pairs.
-
-    Args:
-        traces: collection traces.
-
-    Returns:
-        ε from 0 to below 0.5; None when no draft repeats or there is no pair.
-    """
-    squares, freedom, gaps = 0.0, 0, []
-    count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
-    for _, scored in _collected(traces, count, None):
-        scores: defaultdict[str, list[float]] = defaultdict(list)
-        for attempt, gain in scored:
-            scores[str(attempt.draft).strip()].append(gain)
-        for same in scores.values():
-            squares += sum((one - statistics.fmean(same)) ** 2 for one in same)
-            freedom += len(same) - 1
-        helped = [gain for _, gain in scored if gain > 0]
-        hurt = [gain for _, gain in scored if gain <= 0]
-        gaps += [y - n for y, n in zip(helped, hurt, strict=False)]
-    if not freedom or not gaps:
-        return None
-    if not (spread := math.sqrt(2 * squares / freedom)):
-        return 0.0
-    wrong = statistics.fmean(statistics.NormalDist().cdf(-gap / spread) for gap in gaps)
-    return min(wrong, 0.499)
 
 
 def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -390,6 +381,7 @@ def _collected(
         count["helped"] += helped
         count["hurt"] += len(scored) - helped
         count["without_help"] += not helped
+        count["one_sided"] += bool(scored) and helped in (0, len(scored))
         yield trace, scored
 
 

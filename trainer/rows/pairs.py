@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -43,6 +43,9 @@ class PreferenceReport:
     mixed_versions: int = 0  # paired queries whose drafts come from several weak versions
     marked_wrong: int = 0  # pairs that somebody marked as wrong; left out
     stale: int = 0  # traces from before a drift of their strong model; left out
+    unasked: int = 0  # drafts that an adaptive collection did not ask about
+    one_sided_drafts: int = 0  # of the queries without a pair; single drafts (KTO) teach there, too
+    unsure: int = 0  # pairs that may be the wrong way round; left out
 
     def as_dict(self) -> dict[str, int]:
         """The counts as plain data."""
@@ -50,6 +53,7 @@ class PreferenceReport:
 
     def __str__(self) -> str:
         one_sided = self.all_helped + self.all_hurt
+        drafts = counted(self.one_sided_drafts, "draft", "drafts")
         return (
             f"{counted(self.pairs, 'pair', 'pairs')} from "
             f"{counted(self.traces, 'trace', 'traces')} and "
@@ -63,6 +67,9 @@ class PreferenceReport:
             f"inference traces skipped: {self.inference_traces}"
             + (f"; marked wrong and left out: {self.marked_wrong}" if self.marked_wrong else "")
             + (f"; stale traces left out: {self.stale}" if self.stale else "")
+            + (f"; unsure and left out: {self.unsure}" if self.unsure else "")
+            + (f"; drafts left unasked: {self.unasked}" if self.unasked else "")
+            + (f"; of one-sided queries, for kto: {drafts}" if one_sided else "")
         )
 
 
@@ -91,6 +98,7 @@ class Pairs:
         drifted: when strong models were found changed, as `TraceStore.drifted` tells; None to ask
             `traces`, where it is a store.
         stale: whether traces from before such a drift give pairs all the same.
+        unsure: tells which others to leave out, as they may be the wrong way round.
     """
 
     def __init__(
@@ -100,8 +108,9 @@ class Pairs:
         wrong: Container[Marked] = (),
         drifted: Drifted | None = None,
         stale: bool = False,
+        unsure: Callable[[Pair], bool] | None = None,
     ) -> None:
-        self._traces, self._wrong = traces, wrong
+        self._traces, self._wrong, self._unsure = traces, wrong, unsure
         self._drifted = {} if stale else drifts_of(traces, drifted)
         self._count = dict.fromkeys(PreferenceReport.__dataclass_fields__, 0)
 
@@ -129,12 +138,17 @@ class Pairs:
         made = [Pair(trace, y, n, a, b) for (y, a), (n, b) in zip(helped, hurt, strict=False)]
         new = [pair for pair in made if pair.marked not in self._wrong]
         count["marked_wrong"] += len(made) - len(new)
+        if self._unsure is not None:
+            clear = [pair for pair in new if not self._unsure(pair)]
+            count["unsure"] += len(new) - len(clear)
+            new = clear
         versions = {attempt.weak_version for attempt, _ in scored}
         count["helped"] += len(helped)
         count["hurt"] += len(hurt)
         count["ties"] += sum(gain == 0 for _, gain in scored)
         count["all_helped"] += bool(helped) and not hurt
         count["all_hurt"] += bool(hurt) and not helped
+        count["one_sided_drafts"] += 0 if helped and hurt else len(scored)
         count["mixed_versions"] += bool(new) and len(versions) > 1
         count["identical_pairs"] += sum(p.chosen.draft == p.rejected.draft for p in new)
         count["pairs"] += len(new)
@@ -154,7 +168,10 @@ def scored_attempts(
     trace: Trace | Drafted, count: dict[str, int]
 ) -> list[tuple[Attempt | Tried, float]]:
     """The attempts with a draft and a gain, in sampling order; what is missing is counted."""
-    count["missing_solo"] += _missing(trace.solo_score)
+    count["missing_solo"] += _missing(trace.solo_score) and not trace.solo_unasked
+    unasked = {attempt.index for attempt in trace.unasked}
+    if "unasked" in count:
+        count["unasked"] += len(unasked)
     scored: list[tuple[Attempt | Tried, float]] = []
     attempts: list[Attempt | Tried] = [*trace.attempts]
     for attempt in sorted(attempts, key=lambda attempt: attempt.index):
@@ -162,7 +179,7 @@ def scored_attempts(
         if not (attempt.draft or "").strip():  # an older release kept empty drafts
             count["missing_drafts"] += 1
             continue
-        count["missing_scores"] += _missing(attempt.score)
+        count["missing_scores"] += _missing(attempt.score) and attempt.index not in unasked
         gain = trace.gain(attempt)  # type: ignore[arg-type]  # each of its own
         if gain is not None and not math.isnan(gain):
             scored.append((attempt, gain))

@@ -30,6 +30,7 @@ ROOMS = {
     "cowest_graph.threads": "",
     "cowest_graph.replies": "masking",
     "cowest_graph.evaluators": "masking metrics prompts replies state",
+    "cowest_graph.judging": "evaluators masking prompts replies state",
     "cowest_graph.traces": "files masking state",
     "cowest_graph.telemetry": "failures masking traces",
     "cowest_graph.collecting": "conversation failures masking state traces",

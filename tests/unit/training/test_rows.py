@@ -127,6 +127,9 @@ def test_the_report_says_why_there_are_no_pairs() -> None:
         "mixed_versions": 0,
         "marked_wrong": 0,
         "stale": 0,
+        "unasked": 0,
+        "one_sided_drafts": 5,
+        "unsure": 0,
     }
     said = str(rows.report)
     for fact in ("0 pairs from 5 traces", "ties among them: 1", "1 scores", "one-sided queries: 3"):

@@ -117,12 +117,16 @@ def collect(
     engine: EngineName = "local",
     workers: Workers = None,
     gpus: WorkerGPUs = 0.0,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Either algorithm1, or adaptive, which pays for no more than decides."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Collect preference feedback; an interrupted collection is resumed."""
     named = fields_of(query_field, reference_field, None)
     source = source_of(rows, domain, data, split, fields=named, skip_bad=skip_bad)
-    settings = settings_of(config, source.domain)
+    settings = settings_of(config, source.domain).collecting(strategy=strategy)
     queries = source.feedback(rows)[:limit]
     if dry_run:
         return show_foreseen(settings, queries, prices, as_json, batch=batch)
@@ -252,6 +256,7 @@ def _follow(outcomes: Any, total: int) -> tuple[dict[str, int], Failures]:
                 trace = outcome.trace
                 counts["complete" if trace.complete else "incomplete"] += 1
                 silent = trace.solo is None and all(a.answer is None for a in trace.attempts)
+                silent = silent and not trace.complete  # an adaptive collection may need none
                 counts["unanswered"] += silent
                 failures.update((call.role, str(call.failure)) for call in trace.failures)
             meter.done(done)
