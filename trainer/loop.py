@@ -131,7 +131,7 @@ class Loop:
         kept = self._kept(rows, held_out)
         asked = kept if feedback is None else self._kept(feedback, held_out)
         made_of = self._made_of(kept, asked, held_out, start)
-        state = _State.of(self.folder, made_of, start or self.adapters.current)
+        state = State.of(self.folder, made_of, start or self.adapters.current)
         self._check_unseen(state.start, held_out)
         found: list[Round] = []
         trunk = state.start
@@ -199,7 +199,7 @@ class Loop:
 
     def _round(
         self,
-        state: _State,
+        state: State,
         number: int,
         start: str | None,
         rows: RowsOfQueries,
@@ -278,7 +278,7 @@ class Loop:
 
 
 @dataclass
-class _State:
+class State:
     """What a loop decided so far, in a file that is whole at any moment."""
 
     path: Path
@@ -287,7 +287,7 @@ class _State:
     rounds: list[Round]
 
     @classmethod
-    def of(cls, folder: Path, made_of: dict[str, str], start: str | None) -> _State:
+    def of(cls, folder: Path, made_of: dict[str, str], start: str | None) -> State:
         """The state that is kept in the folder, or a new one.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from cowest_graph.masking import learn_environment, masked_data
 from cowest_graph.traces.claims import Claims
+from cowest_graph.traces.corrections import joined
 from cowest_graph.traces.counts import COUNTS, row_of
 from cowest_graph.traces.databases import Database
 from cowest_graph.traces.exchange import (
@@ -35,11 +36,13 @@ from cowest_graph.traces.records import (
     SCHEMA_VERSION,
     Trace,
 )
+from cowest_graph.traces.spending import Spending, settle
 from cowest_graph.traces.spool import Spool
 from cowest_graph.traces.tables import (
     JOURNAL,
     TRACES,
     bring_up_to_date,
+    data_of,
     has_all,
     put,
     version_of,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     import datasets
 
 _PROOF = 65536  # characters: a page that happens to have room is no proof
+_REFUSALS = (DataError, IntegrityError, ValueError)  # of the record itself: it would wait for ever
 
 
 class TraceStore(Reading):
@@ -64,12 +68,15 @@ class TraceStore(Reading):
     ['7']
     """
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, *, spool: str | Path | None = None) -> None:
         """Open the store, or make it.
 
         Args:
             url: `sqlite:///traces.db`, `postgresql+psycopg://user:password@host/database`, a bare
                 path (SQLite), or `:memory:`. A new SQLite file is readable by its owner only.
+            spool: where traces and feedback wait while the database is gone, as the beginning of
+                two files' names; beside a SQLite file by default. Without one, as for PostgreSQL,
+                they wait in memory, and a process that is killed then loses them.
 
         Raises:
             ValueError: for a URL of another database, a database that is not ours, or one from a
@@ -83,7 +90,9 @@ class TraceStore(Reading):
         self._database = Database(url)
         self.url = self._database.url
         """The store's URL, without its password."""
-        self._spool = Spool(self._database.beside("spool.jsonl"))
+        beside = partial(_beside, spool) if spool else self._database.beside
+        self._spool = Spool(beside("spool.jsonl"), Trace)
+        self._feedback_spool = Spool(beside("feedback.jsonl"), Feedback)
         self.claims = Claims(self._database)
         """Who is at work on which trace."""
         try:
@@ -114,18 +123,94 @@ class TraceStore(Reading):
             Whether it is in the store now.
         """
         try:
-            if self._spool.pending:
-                self._spool.drain(self._record_or_lose)
+            self.take_in()
             return self._record_or_lose(trace)
         except Exception as error:
             self._spool.keep(trace, error)
             return False
 
+    def admit(self, trace: Trace, budget: str, draw: Callable[[Spending | None], Trace]) -> Trace:
+        """Offer a trace as it is made of what is left of a budget, in one transaction.
+
+        Args:
+            trace: as it would be kept were nothing drawn.
+            budget: its name.
+            draw: gives the trace as it is to be kept, and reserves; it is called with None where
+                the store fails, and nothing can be reserved.
+
+        Returns:
+            The trace as it was kept, here or in the spool.
+        """
+        try:
+            self.take_in()
+            with self._transaction(writes=True) as connection:
+                drawn = draw(Spending(connection, budget))
+                self._record(connection, drawn)
+            return drawn
+        except Exception as error:
+            drawn = draw(None)
+            if isinstance(error, _REFUSALS):
+                self._spool.lose(drawn, error)
+            else:
+                self._spool.keep(drawn, error)
+            return drawn
+
+    def settle(self, reservation: str, tokens: int) -> None:
+        """Count what was used of a budget instead of what was reserved (`Spending.reserve`).
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: what the database says; what was reserved stays counted.
+        """
+        with self._transaction(writes=True) as connection:
+            settle(connection, reservation, tokens)
+
+    def amend(self, trace: Trace, change: Callable[[Trace], Trace]) -> bool:
+        """Change a trace that was offered, in one transaction with reading it; one that is gone
+        meanwhile stays gone. Where the store fails, it waits in the spool with the change.
+
+        Args:
+            trace: as it was offered.
+            change: from the trace that is stored to what it should be.
+
+        Returns:
+            Whether it is in the store now.
+        """
+        try:
+            self.take_in()
+            with self._transaction(writes=True) as connection:
+                data = connection.scalar(data_of(trace.key))
+                if data is not None:
+                    self._record(connection, change(Trace.model_validate(data)))
+                return data is not None
+        except Exception as error:
+            self._spool.keep(change(trace), error)
+            return False
+
+    def take_in(self) -> None:
+        """Store what waits in the spool: traces and feedback that found the store out of order.
+
+        Raises:
+            Exception: what the store says; what it did not take waits on.
+        """
+        if self._spool.pending:
+            self._spool.drain(self._take_late)
+        if self._feedback_spool.pending:
+            self._feedback_spool.drain(self._keep_feedback)
+
+    def _take_late(self, trace: Trace) -> None:
+        """Record a trace that had to wait; what was added to it meanwhile stays."""
+        known = self.get(trace.key)
+        self._record_or_lose(trace if known is None else joined(known, trace))
+
+    def _keep_feedback(self, feedback: Feedback) -> None:
+        with self._transaction(writes=True) as connection:
+            keep(connection, feedback)
+
     def _record_or_lose(self, trace: Trace) -> bool:
         """Record it, unless the trace itself is what the store refuses: it would wait for ever."""
         try:
             self.record(trace)
-        except (DataError, IntegrityError, ValueError) as error:
+        except _REFUSALS as error:
             self._spool.lose(trace, error)
             return False
         return True
@@ -145,7 +230,8 @@ class TraceStore(Reading):
     def feedback(self, **said: Any) -> Feedback:
         """Keep what somebody says of a trace; late, repeated, or before the trace has arrived.
 
-        Nothing is overwritten: of a source and key the latest counts (`traces.latest`).
+        Nothing is overwritten: of a source and key the latest counts (`traces.latest`). While the
+        database is gone it waits in the spool, as traces do.
 
         >>> with TraceStore(":memory:") as store:
         ...     said = store.feedback(run_id="run-1", key="thumbs", score=1)
@@ -161,10 +247,15 @@ class TraceStore(Reading):
 
         Raises:
             ValueError: when it is of nothing, or says nothing.
+            Exception: what the database says, where there is no place in the spool, either.
         """
         feedback = given(**said)
-        with self._transaction(writes=True) as connection:
-            keep(connection, feedback)
+        try:
+            self.take_in()
+            self._keep_feedback(feedback)
+        except Exception as error:
+            if isinstance(error, _REFUSALS) or not self._feedback_spool.keep(feedback, error):
+                raise
         return feedback
 
     def remember(self, key: str, slot: str, part: Mapping[str, Any]) -> None:
@@ -277,3 +368,7 @@ class TraceStore(Reading):
         trace = Trace.model_validate(masked_data(trace.model_dump()))
         put(connection, trace)
         connection.execute(COUNTS.insert(), row_of(trace))
+
+
+def _beside(place: str | Path, ending: str) -> Path:
+    return Path(f"{place}.{ending}").expanduser().absolute()

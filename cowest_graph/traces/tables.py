@@ -103,6 +103,11 @@ JOURNAL = sa.Table(
 )
 
 
+def data_of(key: str) -> sa.Select[Any]:
+    """The whole trace with this key."""
+    return sa.select(TRACES.c.data).where(TRACES.c.key == key)
+
+
 def put(connection: sa.Connection, trace: Trace) -> None:
     """Insert a trace with all that belongs to it, or replace the one with its key."""
     connection.execute(TRACES.delete().filter_by(key=trace.key))  # and, by cascade, its attempts

@@ -24,6 +24,7 @@ from trainer.cli.verbs.bench import bench, report
 from trainer.cli.verbs.collect import ask, collect, pairs, traces
 from trainer.cli.verbs.demo import demo
 from trainer.cli.verbs.doctor import doctor
+from trainer.cli.verbs.gains import gains
 from trainer.cli.verbs.loop import loop
 from trainer.cli.verbs.serve import serve_weak, studio
 from trainer.cli.verbs.train import dpo, push, sft
@@ -109,7 +110,7 @@ def cowest(
 
 # In the order of the help.
 for verb in (
-    *(demo, ask, collect, traces, pairs, doctor),
+    *(demo, ask, collect, traces, pairs, gains, doctor),
     *(adapters, route, promote, rollback),
     *(bench, report, push, loop, studio),
 ):

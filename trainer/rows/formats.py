@@ -25,10 +25,19 @@ from cowest_graph.conversation import as_messages, parted, plain
 from cowest_graph.prompts import Prompts, completion, draft_prompt
 from cowest_graph.state import references
 from trainer.objectives import OBJECTIVES
-from trainer.rows.pairs import Marked, Pair, Pairs, PreferenceReport, counted, scored_attempts
+from trainer.rows.pairs import (
+    Marked,
+    Pair,
+    Pairs,
+    PreferenceReport,
+    comparable,
+    counted,
+    scored_attempts,
+)
+from trainer.rows.scores import Said, ScoreFrom, rescored, source_of
 
 if TYPE_CHECKING:
-    from cowest_graph.traces import Attempt, Trace
+    from cowest_graph.traces import Attempt, Feedback, Trace
 
 ROW = "row"  # the column with a row's number in rows.jsonl, from 1
 
@@ -64,7 +73,7 @@ class DraftReport:
     """What became of the traces that single drafts were taken from; all fields are counts."""
 
     traces: int = 0
-    inference_traces: int = 0  # skipped: no solo answer to compare with
+    inference_traces: int = 0  # skipped: without a solo answer, or without scores
     missing_solo: int = 0
     attempts: int = 0
     missing_drafts: int = 0
@@ -99,12 +108,20 @@ class Rows(list[Row], Generic[Report]):
         rows: the rows.
         report: what became of what was given.
         queries: of each row, so that held-out ones are found; empty where they are not known.
+        sources: where each row is from (`scores.source_of`); empty unless it was asked for.
     """
 
-    def __init__(self, rows: Iterable[Row], report: Report, queries: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        report: Report,
+        queries: Iterable[str] = (),
+        sources: Iterable[dict[str, Any]] = (),
+    ) -> None:
         super().__init__(rows)
         self.report: Report = report
         self.queries: tuple[str, ...] = tuple(queries)
+        self.sources: tuple[dict[str, Any], ...] = tuple(sources)
 
 
 def demonstrations(
@@ -163,7 +180,13 @@ def demonstrations(
 
 
 def preferences(
-    traces: Iterable[Trace], *, gains: bool = False, wrong: Container[Marked] = ()
+    traces: Iterable[Trace],
+    *,
+    gains: bool = False,
+    wrong: Container[Marked] = (),
+    score_from: ScoreFrom = "evaluator",
+    feedback: Iterable[Feedback] = (),
+    sources: bool = False,
 ) -> Rows[PreferenceReport]:
     """D_PT by Algorithm 1, lines 6 to 25: conversational preference rows (TRL, dataset formats).
 
@@ -172,19 +195,27 @@ def preferences(
     A draft whose own score or whose solo score is missing is in no pair.
 
     Args:
-        traces: collection traces; a `TraceStore` gives them when it is iterated. Inference traces
-            are skipped and counted.
+        traces: a `TraceStore` gives them when it is iterated. Inference traces without a solo
+            answer, or without scores, are skipped and counted.
         gains: whether rows carry "chosen_gain" and "rejected_gain" (Δ of each draft), which the
             objectives "weighted" and "margin" read.
         wrong: pairs to leave out, as `traces.wrong_pairs` finds them in a store's feedback.
+        score_from: whose scores count: "evaluator", as they are stored; "feedback", people's before
+            it (`scores.People`); "judge", those of judges beside it; or a function from a trace and
+            what was said of it to the trace with other scores.
+        feedback: what was said, as `TraceStore.feedbacks` gives it.
+        sources: whether the rows have `.sources`: of each the trace, the attempts, the propensities
+            and the feedback.
 
     Returns:
         TRL rows with "prompt", "chosen" and "rejected", and `.report`. They are held in memory,
         some 2 KB a pair; `pairs.Pairs` gives one after the other.
     """
-    pairs = Pairs(traces, wrong=wrong)
+    said = Said(feedback)
+    pairs = Pairs(rescored(traces, score_from, said), wrong=wrong)
     rows: list[Row] = []
     queries: list[str] = []
+    places: list[dict[str, Any]] = []
     key, prompt = "", list[dict[str, str]]()
     with _without_collector():
         for pair in pairs:
@@ -192,7 +223,9 @@ def preferences(
                 key, prompt = pair.trace.key, _prompt(pair.trace)
             rows.append(pair_row(pair, gains=gains, prompt=prompt))
             queries.append(pair.trace.query)
-    return Rows(rows, pairs.report, queries)
+            if sources:
+                places.append(source_of(pair, said))
+    return Rows(rows, pairs.report, queries, places)
 
 
 @contextmanager
@@ -232,7 +265,7 @@ def unpaired(traces: Iterable[Trace]) -> Rows[DraftReport]:
     Queries whose drafts all helped or all hurt teach here, too; pairs leave them out.
 
     Args:
-        traces: collection traces; inference traces are skipped and counted.
+        traces: inference traces without a solo answer or scores are skipped and counted.
 
     Returns:
         TRL rows with "prompt", "completion" and "label" (True: the gain is above 0), and `.report`.
@@ -254,7 +287,7 @@ def best_drafts(traces: Iterable[Trace]) -> Rows[DraftReport]:
     A query of which no draft helped teaches nothing. Of equal gains the first draft is taken.
 
     Args:
-        traces: collection traces; inference traces are skipped and counted.
+        traces: inference traces without a solo answer or scores are skipped and counted.
 
     Returns:
         TRL rows with "prompt" and "completion", and `.report`.
@@ -273,21 +306,27 @@ def best_drafts(traces: Iterable[Trace]) -> Rows[DraftReport]:
 
 
 def training_rows(
-    objective: str, traces: Iterable[Trace], *, wrong: Container[Marked] = ()
+    objective: str,
+    traces: Iterable[Trace],
+    *,
+    wrong: Container[Marked] = (),
+    score_from: ScoreFrom = "evaluator",
+    feedback: Iterable[Feedback] = (),
 ) -> Rows[Any]:
     """The rows that an objective is trained on.
 
     Args:
         objective: a name of `trainer.objectives.OBJECTIVES`.
-        traces: collection traces.
+        traces: as `preferences` takes them.
         wrong: pairs to leave out, of an objective that has pairs.
+        score_from, feedback: whose scores count, as in `preferences`.
 
     Raises:
         ValueError: for another name.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
-    wanted = OBJECTIVES[objective]
+    wanted, traces = OBJECTIVES[objective], rescored(traces, score_from, Said(feedback))
     if wanted.rows == "preferences":
         return preferences(traces, gains=wanted.gains, wrong=wrong)
     return unpaired(traces) if wanted.rows == "unpaired" else best_drafts(traces)
@@ -350,7 +389,7 @@ def _collected(
     """The collection traces with their scored attempts; helped and hurt are counted."""
     for trace in traces:
         count["traces"] += 1
-        if trace.kind == "inference":
+        if trace.kind == "inference" and not comparable(trace):
             count["inference_traces"] += 1
             continue
         scored = scored_attempts(trace, count)

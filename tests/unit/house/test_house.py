@@ -30,12 +30,13 @@ ROOMS = {
     "cowest_graph.threads": "",
     "cowest_graph.replies": "masking",
     "cowest_graph.evaluators": "masking metrics prompts replies state",
-    "cowest_graph.traces": "files masking state",
+    "cowest_graph.traces": "files masking prompts state",
     "cowest_graph.collecting": "conversation failures masking state traces",
     "cowest_graph.calls": "evaluators failures masking prompts replies state threads",
-    "cowest_graph.shadows": "calls masking prompts state traces",
-    "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies shadows "
-    "state threads traces",
+    "cowest_graph.shadows": "calls masking prompts state threads traces",
+    "cowest_graph.exploring": "calls conversation evaluators masking prompts state threads traces",
+    "cowest_graph.graph": "calls conversation evaluators exploring failures masking prompts "
+    "replies shadows state threads traces",
     "cowest_graph.apps": "calls conversation evaluators graph masking prompts traces",
     "cowest_graph.domains": "evaluators metrics prompts state",
     "cowest_graph.baselines": "calls domains evaluators failures graph prompts state",
@@ -73,12 +74,13 @@ ROOMS = {
     "trainer.plan": "backends checks job presets rows run",
     "trainer.launch": "checks job objectives presets rows run",
     "trainer.loop": "checks console gate job launch rows run",
+    "trainer.traffic": "checks console job launch loop rows run",
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
     "trainer.cli": "bench checks console demo foreseen gate job launch loop plan reports rows run "
-    "studio",
+    "studio traffic",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.

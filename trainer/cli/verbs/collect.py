@@ -30,6 +30,7 @@ from trainer.cli.options import (
     SkipBad,
     fields_of,
 )
+from trainer.cli.verbs.gains import ScoreFrom, scores_called
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Summary
@@ -234,10 +235,11 @@ def pairs(
     show: Annotated[
         int, typer.Option(min=0, help="Show the first N pairs: drafts, scores and gains.")
     ] = 0,
+    score_from: ScoreFrom = "evaluator",
     as_json: AsJson = False,
 ) -> None:
     """Count the preference pairs that the traces give, and say what was left out and why."""
-    report, shown = _paired(settings_of(config), weak_version, export, show)
+    report, shown = _paired(settings_of(config), weak_version, export, show, score_from)
     if as_json:
         console.show_json({**report.as_dict(), **({"shown": shown} if show else {})})
         return
@@ -248,19 +250,22 @@ def pairs(
 
 
 def _paired(
-    settings: Config, weak_version: str | None, export: Path | None, show: int
+    settings: Config, weak_version: str | None, export: Path | None, show: int, score_from: str
 ) -> tuple[PreferenceReport, list[dict[str, Any]]]:
     """Count the pairs and export them; the report, and the first pairs as plain data."""
     from cowest_graph.traces import PAIR, wrong_pairs
     from trainer.rows import pair_row
     from trainer.rows.pairs import Pairs
+    from trainer.rows.scores import Said, rescored
 
     shown: list[dict[str, Any]] = []
     with settings.store() as store:
         if weak_version is not None:
             _check_version(weak_version, store)
         wrong = wrong_pairs(store.feedbacks(key=PAIR))
-        found = Pairs(store.select(weak_version=weak_version, kind="collection"), wrong=wrong)
+        said = Said(store.feedbacks() if score_from != "evaluator" else ())
+        chosen = rescored(store.select(weak_version=weak_version), scores_called(score_from), said)
+        found = Pairs(chosen, wrong=wrong)
         lines = (json.dumps(pair_row(p), ensure_ascii=False) for p in _noting(found, show, shown))
         if export is not None:
             console.note(f"wrote {console.write_lines(export, lines)} pairs to {export}")

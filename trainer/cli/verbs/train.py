@@ -153,10 +153,12 @@ def _from_traces(
     from cowest_graph.traces import PAIR, wrong_pairs
     from trainer import training_rows
     from trainer.launch import aimed
+    from trainer.rows.pairs import comparable
 
     job = settings.job("dpo", objective)
     with settings.store() as store:
-        traces = list(store.select(domain=domain, weak_version=version, kind="collection"))
+        every = store.select(domain=domain, weak_version=version)
+        traces = [t for t in every if t.kind == "collection" or comparable(t)]
         rows = training_rows(job.objective, traces, wrong=wrong_pairs(store.feedbacks(key=PAIR)))
         wanted = version and not rows.report.traces
         others = [v for v in store.summary().by_weak_version if v != version] if wanted else []
