@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ from cowest_graph.state import Asked, CallRecord
 from cowest_graph.threads import Background, called_here
 from cowest_graph.traces import TraceStore
 from cowest_graph.traces.records import Attempt, Call, Trace
-from cowest_graph.traces.spending import Spending
+from cowest_graph.traces.spending import PATIENCE, Spending
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,13 @@ class _Purse:
     reservation: str | None
     tokens: int
     used: int = 0
+    begun: float = field(default_factory=time.monotonic)
 
     def affords(self, tokens: int) -> bool:
-        return self.reservation is None or self.used + tokens <= self.tokens
+        if self.reservation is None:
+            return True
+        counted = time.monotonic() - self.begun < PATIENCE  # then others may spend it
+        return counted and self.used + tokens <= self.tokens
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,11 +252,13 @@ class TraceStore(Reading):
         """
         feedback = given(**said)
         try:
-            self.take_in()
             self._keep_feedback(feedback)
         except Exception as error:
             if isinstance(error, _REFUSALS) or not self._feedback_spool.keep(feedback, error):
                 raise
+            return feedback
+        with suppress(Exception):  # what does not fit in now waits on
+            self.take_in()
         return feedback
 
     def remember(self, key: str, slot: str, part: Mapping[str, Any]) -> None:

@@ -322,10 +322,11 @@ class Config(Schema):
         """
         from cowest_graph.traces import TraceStore
 
+        spool = self.traces.spool if url is None else None  # a gate's store is another
         url = url or self.traces.url
         if url.startswith("postgres") and "connect_timeout" not in url:
             url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
-        return TraceStore(url)
+        return TraceStore(url, spool=spool)
 
     def traffic(self) -> dict[str | None, Traffic] | None:
         """What each weak version did, by the trace store; None where there is no store yet."""

@@ -110,6 +110,9 @@ class TracesSection(_Section):
         min_length=1,
         description="`sqlite:///file.db`, or `postgresql+psycopg://user:password@host/database`.",
     )
+    spool: Path | None = Field(
+        None, description="Where traces and feedback wait while PostgreSQL is gone."
+    )
 
 
 class AdaptersSection(_Section):

@@ -7,6 +7,7 @@ It says what it did, a line each: `served RUN`, `said RUN`, `done`. Exit code 1:
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import uuid
@@ -51,6 +52,11 @@ def opened(url: str, spool: str) -> TraceStore:
             time.sleep(0.1)
 
 
+def say(line: str) -> None:
+    """In one write: lines of several threads stay whole."""
+    os.write(1, f"{line}\n".encode())
+
+
 def main(url: str, spool: str, numbers: list[int], attempt: int) -> None:
     explore = Explore(1.0, 0.5, num_drafts=2, max_strong_tokens_per_hour=LIMIT)
     traces = opened(url, spool)
@@ -64,15 +70,15 @@ def main(url: str, spool: str, numbers: list[int], attempt: int) -> None:
         run = run_of(number, attempt)
         said = graph.invoke({"query": f"query {number}"}, {"run_id": run})
         assert said["answer"].text == "Answer: B12"
-        print(f"served {run}", flush=True)
+        say(f"served {run}")
         if number % 2:
             traces.feedback(run_id=str(run), key="thumbs", score=1)
-            print(f"said {run}", flush=True)
+            say(f"said {run}")
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(serve, numbers))
     wait_for_exploration()
-    print("done", flush=True)
+    say("done")
 
 
 if __name__ == "__main__":

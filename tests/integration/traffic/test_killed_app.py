@@ -20,7 +20,7 @@ from cowest_graph import TraceStore
 from cowest_graph.exploring import estimates
 from cowest_graph.traces.spending import SPENDING
 
-QUERIES, KILLS = 40, 3
+QUERIES, KILLS = 32, 2
 
 
 def _app(url: str, spool: Path, numbers: list[int], attempt: int) -> subprocess.Popen[str]:
