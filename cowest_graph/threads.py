@@ -1,4 +1,4 @@
-"""Sync-only work in async graphs, on threads of its own.
+"""Work on threads of its own: sync-only calls in async graphs, and what follows an answer.
 
 Knows Runnables and threads. Knows no model, no store and no graph. asyncio's default pool has a few
 threads more than there are cores, and holds up everything else that waits in it: 200 calls of a
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
+import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -67,3 +70,78 @@ async def _call(function: Callable[..., Any], *args: Any) -> Any:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS, thread_name_prefix="cowest-call")
+
+
+# After the answer --------------------------------------------------------------------------------
+
+_RUNNING: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+class Background:
+    """Work that nobody waits for, each piece on a thread of its own, at most so many at a time.
+
+    A process that ends does not wait for it; `wait_for_background` does.
+
+    Args:
+        name: of the threads.
+        limit: pieces at a time.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name, self.limit = name, limit
+        self._places = threading.Semaphore(limit)
+
+    def take(self) -> bool:
+        """Whether there was a place; it is held until the work ends, or `leave`."""
+        return self._places.acquire(blocking=False)
+
+    def leave(self) -> None:
+        """Give back a place that was taken and not used."""
+        self._places.release()
+
+    def start(self, work: Callable[[], None], name: str) -> None:
+        """Begin a piece of work in a place that was taken.
+
+        Args:
+            work: handles its own errors.
+            name: the end of the thread's.
+        """
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self.leave()
+
+        thread = threading.Thread(target=run, name=f"{self._name}-{name}", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self.leave()
+            raise
+        _RUNNING.add(thread)
+
+
+def wait_for_background(timeout: float | None = None) -> int:
+    """Wait for what this process does in the background, before it ends or its store is closed.
+
+    Args:
+        timeout: seconds, at most; None waits for all.
+
+    Returns:
+        How many pieces of work are still under way.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    for thread in list(_RUNNING):
+        thread.join(None if until is None else max(0.0, until - time.monotonic()))
+    return sum(thread.is_alive() for thread in list(_RUNNING))
+
+
+def called_here(node: Runnable[Any, Any], given: Any, config: RunnableConfig) -> Any:
+    """A Runnable's result on a thread without an event loop, also of one that is async alone."""
+    try:
+        return node.invoke(given, config)
+    except TypeError as error:
+        if "coroutine function synchronously" not in str(error):  # LangChain's words
+            raise
+    return asyncio.run(node.ainvoke(given, config))

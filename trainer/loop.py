@@ -136,7 +136,7 @@ class Loop:
         kept = self._kept(rows, held_out)
         asked = kept if feedback is None else self._kept(feedback, held_out)
         made_of = self._made_of(kept, asked, held_out, start)
-        state = _State.of(self.folder, made_of, start or self.adapters.current)
+        state = State.of(self.folder, made_of, start or self.adapters.current)
         self._heed_drift(state)
         self._check_unseen(state.start, held_out)
         found: list[Round] = []
@@ -152,7 +152,7 @@ class Loop:
             trunk = found[-1].candidate
         return found
 
-    def _heed_drift(self, state: _State) -> None:
+    def _heed_drift(self, state: State) -> None:
         """Begin anew where the strong model has changed since the rounds that are kept."""
         since = self.traces.drifted().get(model_name(self.collectors.strong))
         drift = None if since is None else since.isoformat()
@@ -219,7 +219,7 @@ class Loop:
 
     def _round(
         self,
-        state: _State,
+        state: State,
         number: int,
         start: str | None,
         rows: RowsOfQueries,
@@ -264,7 +264,7 @@ class Loop:
             return None, made
         return self._made(made, job, start), str(given.report)
 
-    def _asked(self, rows: RowsOfQueries, state: _State, number: int) -> RowsOfQueries:
+    def _asked(self, rows: RowsOfQueries, state: State, number: int) -> RowsOfQueries:
         """The queries of a round, by what earlier rounds found of them."""
         if self.course.queries_a_round is None:
             return rows
@@ -329,7 +329,7 @@ class Loop:
 
 
 @dataclass
-class _State:
+class State:
     """What a loop decided so far, in a file that is whole at any moment."""
 
     path: Path
@@ -342,7 +342,7 @@ class _State:
     """The rounds until then."""
 
     @classmethod
-    def of(cls, folder: Path, made_of: dict[str, str], start: str | None) -> _State:
+    def of(cls, folder: Path, made_of: dict[str, str], start: str | None) -> State:
         """The state that is kept in the folder, or a new one.
 
         Raises:

@@ -28,6 +28,7 @@ from cowest_graph.calls import (
     seen_failing,
 )
 from cowest_graph.evaluators import Evaluator, as_evaluator
+from cowest_graph.exploring import Explore, Explorer
 from cowest_graph.graph.chains import (
     AnyGraph,
     Chain,
@@ -41,6 +42,7 @@ from cowest_graph.graph.chains import (
     solo_chain,
 )
 from cowest_graph.graph.compiled import CollaborationGraph
+from cowest_graph.graph.exploring import explorer_of
 from cowest_graph.graph.routes import Routed, add_routes, sampling_of
 from cowest_graph.graph.runs import whose
 from cowest_graph.graph.streaming import hidden, shown
@@ -57,7 +59,7 @@ from cowest_graph.state import (
 )
 from cowest_graph.telemetry import observer, recorded
 from cowest_graph.threads import in_threads
-from cowest_graph.traces import TraceStore
+from cowest_graph.traces import Trace, TraceStore
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ def create_collaboration(
     prompts: Prompts | None = None,
     domain: str | None = None,
     shadow: str | None = None,
+    explore: Explore | None = None,
     on_weak_failure: Literal["strong", "raise"] = "strong",
     on_strong_failure: Literal["draft", "raise"] = "raise",
     route: Router | None = None,
@@ -90,6 +93,8 @@ def create_collaboration(
         shadow: an adapter that drafts each query, too, after the answer and in the background (see
             `Shadows`): its draft is in the trace and never used. By default the one that the weak
             model's registry says (`AdapterRegistry.route`). Without `traces` there is none.
+        explore: answers a share of the queries once more, after the answer and in the background:
+            by the strong model alone, and with further drafts (`exploring.Explore`).
         on_weak_failure: "strong" lets the strong model answer alone where the draft failed; the
             trace then holds the failed call, and the answer as `solo`. "raise" raises its error.
         on_strong_failure: "raise" raises the strong model's error; "draft" answers with the draft,
@@ -105,7 +110,8 @@ def create_collaboration(
         timeouts (`set_node_defaults`) are yours.
 
     Raises:
-        ValueError: for another word than those of `on_weak_failure` and `on_strong_failure`.
+        ValueError: for another word than those of `on_weak_failure` and `on_strong_failure`; for
+            an exploration without traces, or whose limit could not be kept.
 
     >>> from cowest_graph.testing import ScriptedModel
     >>> graph = create_collaboration(ScriptedModel(["Answer: B7"]), ScriptedModel(["Answer: B12"]))
@@ -121,6 +127,7 @@ def create_collaboration(
         facts,
         traces,
         shadow,
+        None if explore is None else explorer_of(facts, explore, traces),
         strong_alone=on_weak_failure == "strong",
         draft_alone=on_strong_failure == "draft",
         router=route,
@@ -131,6 +138,7 @@ def _answering(
     facts: Facts,
     traces: TraceStore | None,
     shadow: str | None,
+    explorer: Explorer | None,
     *,
     strong_alone: bool,
     draft_alone: bool,
@@ -159,7 +167,7 @@ def _answering(
     add("draft", hidden(drafting), "draft", "draft", by_strong)
     refining = shown(refining_chain(strong, prompts), "refining")
     add("refine", refining, "answer", "refine", by_draft)
-    graph.add_node("record", _recording_answers(facts, traces, shadows, shadow))
+    graph.add_node("record", _recording_answers(facts, traces, shadows, shadow, explorer))
     if router is None:
         chained(graph, START, "begin", "draft", "refine", then)
     else:
@@ -203,20 +211,31 @@ def _beginning_pass(facts: Facts, *, routed: bool = False) -> Chain:
 
 
 def _recording_answers(
-    facts: Facts, traces: TraceStore | None, shadows: Shadows | None, shadow: str | None
+    facts: Facts,
+    traces: TraceStore | None,
+    shadows: Shadows | None,
+    shadow: str | None,
+    explorer: Explorer | None,
 ) -> Chain:
+    def kept(trace: Trace) -> Trace:
+        if traces is not None:
+            traces.offer(trace)
+        return trace
+
     def record(state: State) -> Update:
         if traces is None and observer() is not None:
             recorded(facts.answered(state))
         if traces is not None:
-            trace = facts.answered(state)
+            trace, keep = facts.answered(state), kept
             recorded(trace)
+            if explorer is not None:
+                keep = partial(explorer.keep, state["asked"], state["answer"])
             candidate = shadow or getattr(facts.weak, "shadow", None)
             drafted = [attempt.weak_version for attempt in trace.attempts]
             if shadows is None or candidate is None or not drafted or candidate == drafted[0]:
-                traces.offer(trace)
+                keep(trace)
             else:
-                shadows.record(trace, candidate, state["asked"])
+                shadows.record(trace, candidate, state["asked"], keep)
         return said(state)
 
     return in_threads(record)

@@ -1,9 +1,7 @@
 """What every collaboration leaves: traces, and the store that keeps them."""
 
-from cowest_graph.traces.drafted import Drafted, Tried
-from cowest_graph.traces.drifts import DriftRun, Probe, is_stale
-from cowest_graph.traces.exchange import BadRow, Imported
-from cowest_graph.traces.feedback import (
+from cowest_graph.traces.beside.drifts import DriftRun, Probe, is_stale
+from cowest_graph.traces.beside.feedback import (
     PAIR,
     Feedback,
     latest,
@@ -11,6 +9,8 @@ from cowest_graph.traces.feedback import (
     wrong_pair,
     wrong_pairs,
 )
+from cowest_graph.traces.drafted import Drafted, Tried
+from cowest_graph.traces.exchange import BadRow, Imported
 from cowest_graph.traces.filters import Filter
 from cowest_graph.traces.noise import score_noise, scorings_of
 from cowest_graph.traces.records import (

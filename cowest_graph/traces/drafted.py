@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from cowest_graph.traces.records import Kind, left_unasked
+from cowest_graph.traces.records import Exploration, Kind, left_unasked
 
 
 class _Part(BaseModel):
@@ -58,6 +58,8 @@ class Drafted(_Part):
     solo_score: float | None = None
     solo_score_se: float | None = None
     stopped: str | None = None
+    run_id: str | None = None
+    exploration: Exploration | None = None
     calls: list[Made] = []
     draft_prompt: list[dict[str, str]] = []
     attempts: list[Tried] = []

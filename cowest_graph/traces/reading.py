@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from cowest_graph.traces.beside.corrections import taught
+from cowest_graph.traces.beside.drifts import DRIFTS, DriftRun, drifted_since, runs_of
+from cowest_graph.traces.beside.feedback import Feedback, kept, latest
 from cowest_graph.traces.counts import all_there, fill, summed
 from cowest_graph.traces.drafted import Drafted
-from cowest_graph.traces.drifts import DRIFTS, DriftRun, drifted_since, runs_of
-from cowest_graph.traces.feedback import Feedback, kept
 from cowest_graph.traces.filters import Filter, utc
 from cowest_graph.traces.pages import Place, drafted_page, gains_of, page_of
 from cowest_graph.traces.records import Kind, Trace
 from cowest_graph.traces.summaries import Summary, Traffic
-from cowest_graph.traces.tables import DRAFTED, FAILED, JOURNAL, SHADOWED, TRACES
+from cowest_graph.traces.tables import DRAFTED, FAILED, JOURNAL, SHADOWED, TRACES, data_of
 
 if TYPE_CHECKING:
     from cowest_graph.traces.databases import Database
@@ -37,12 +38,12 @@ class Reading:
     """What a TraceStore can be asked."""
 
     _database: Database
-    _spool: Spool
+    _spool: Spool[Trace]
 
     def get(self, key: str) -> Trace | None:
         """The trace with this key; None when there is none."""
         with self._transaction() as connection:
-            data = connection.scalar(sa.select(TRACES.c.data).where(TRACES.c.key == key))
+            data = connection.scalar(data_of(key))
         return None if data is None else Trace.model_validate(data)
 
     def __contains__(self, key: object) -> bool:
@@ -173,6 +174,22 @@ class Reading:
         """
         with self._transaction() as connection:
             return runs_of(connection, strong=strong, probes=probes, limit=limit)
+
+    def corrections(self) -> Iterator[dict[str, Any]]:
+        """Answers as people say they should have been, as rows for `trainer.demonstrations`.
+
+        Yields:
+            "query", "messages" (the conversation before it), "reference" and "explanation" as the
+            correction says them, and where it is from: "trace_key" and "feedback" (its id). Of each
+            trace, key and source the latest; one whose trace is not there waits.
+        """
+        for said in latest(self.feedbacks()):
+            if said.correction is None:
+                continue
+            of_run = self.query(run_id=said.run_id, limit=1) if said.run_id else ()
+            found = self.get(said.trace_key) if said.trace_key else next(iter(of_run), None)
+            if found is not None:
+                yield {**taught(found, said.correction), "feedback": said.id}
 
     def finished(self, key: str) -> dict[str, dict[str, Any]]:
         """The journal of a trace in flight: slot → part. Empty once the trace is recorded."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError, IntegrityError
 
 from cowest_graph.masking import (
     NotRedacted,
@@ -25,10 +24,9 @@ from cowest_graph.masking import (
     learn_environment,
     redaction_of,
 )
-from cowest_graph.traces.claims import Claims
-from cowest_graph.traces.counts import COUNTS, row_of
+from cowest_graph.traces.beside.claims import Claims
+from cowest_graph.traces.beside.feedback import Feedback
 from cowest_graph.traces.databases import Database
-from cowest_graph.traces.drifts import DriftRun, drifted_since, is_stale, keep_run, moved
 from cowest_graph.traces.exchange import (
     Imported,
     features,
@@ -38,20 +36,15 @@ from cowest_graph.traces.exchange import (
     to_row,
     write_jsonl,
 )
-from cowest_graph.traces.feedback import Feedback, given, keep
-from cowest_graph.traces.privacy import Clean, Forgetting
-from cowest_graph.traces.reading import Reading
+from cowest_graph.traces.offering import Offering, rows_to_store
 from cowest_graph.traces.records import Trace
 from cowest_graph.traces.spool import Spool
 from cowest_graph.traces.tables import (
     JOURNAL,
     STORE_VERSION,
-    TRACES,
-    Rows,
     bring_up_to_date,
     has_all,
     put,
-    rows_of,
     version_of,
 )
 
@@ -61,7 +54,7 @@ if TYPE_CHECKING:
 _PROOF = 65536  # characters: a page that happens to have room is no proof
 
 
-class TraceStore(Forgetting, Reading):
+class TraceStore(Offering):
     """Traces in SQLite or PostgreSQL, and the journal of those still in flight.
 
     Safe for several threads and processes: a call is one transaction, writers wait for each other
@@ -74,7 +67,13 @@ class TraceStore(Forgetting, Reading):
     ['7']
     """
 
-    def __init__(self, url: str | Path, *, redact: Redact | Redaction | None = None) -> None:
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        redact: Redact | Redaction | None = None,
+        spool: str | Path | None = None,
+    ) -> None:
         """Open the store, or make it.
 
         Args:
@@ -83,6 +82,9 @@ class TraceStore(Forgetting, Reading):
             redact: what texts lose before they are written, here and to any file of the store: a
                 function from text to text, names of detectors (`masking.DETECTORS`), or both; see
                 docs/privacy.md. The models see the originals.
+            spool: where traces and feedback wait while the database is gone, as the beginning of
+                two files' names; beside a SQLite file by default. Without one, as for PostgreSQL,
+                they wait in memory, and a process that is killed then loses them.
 
         Raises:
             ValueError: for a URL of another database, a database that is not ours, or one from a
@@ -98,7 +100,10 @@ class TraceStore(Forgetting, Reading):
         self._database = Database(url)
         self.url = self._database.url
         """The store's URL, without its password."""
-        self._spool = Spool(self._database.beside("spool.jsonl"))
+        self._place = Path(spool).expanduser().absolute() if spool else None
+        beside = partial(_beside, self._place) if self._place else self._database.beside
+        self._spool = Spool(beside("spool.jsonl"), Trace)
+        self._feedback_spool = Spool(beside("feedback.jsonl"), Feedback)
         self.claims = Claims(self._database)
         """Who is at work on which trace."""
         try:
@@ -141,88 +146,11 @@ class TraceStore(Forgetting, Reading):
             NotRedacted: when the redact hook fails.
             sqlalchemy.exc.DBAPIError: what the database says. Nothing was written in either case.
         """
-        rows = _rows({each.key: each for each in map(self.redacted, traces)}.values())
+        rows = rows_to_store({each.key: each for each in map(self.redacted, traces)}.values())
         if not rows:
             return 0
         with self._transaction(writes=True) as connection:
             return put(connection, rows)
-
-    def change(self, key: str, changed: Callable[[Trace], Trace]) -> Trace | None:
-        """Replace a trace by what is made of it, whatever others wrote meanwhile.
-
-        Args:
-            key: of the trace.
-            changed: from the trace as it is in the store now; it must be quick, as writers wait.
-
-        Returns:
-            What is in the store then; None where there is no such trace.
-        """
-        with self._transaction(writes=True) as connection:
-            data = connection.scalar(sa.select(TRACES.c.data).where(TRACES.c.key == key))
-            if data is None:
-                return None
-            found = self.redacted(changed(Trace.model_validate(data)))
-            put(connection, _rows([found]))
-            return found
-
-    def keep_drift(self, run: DriftRun) -> None:
-        """Keep a time that the strong model was probed; a drift that it found is known from now on.
-
-        Traces from before are stale then (`traces.is_stale`), and calls in flight are forgotten.
-        """
-        with self._transaction(writes=True) as connection:
-            keep_run(connection, run)
-
-    def set_aside(self, key: str) -> bool:
-        """Give a stale trace a key of its own, so that its query can be asked anew.
-
-        Returns:
-            Whether there was one.
-        """
-        if not self.drifted():
-            return False
-        with self._transaction(writes=True) as connection:
-            data = connection.scalar(sa.select(TRACES.c.data).where(TRACES.c.key == key))
-            old = None if data is None else Trace.model_validate(data)
-            if old is None or not is_stale(old, drifted_since(connection)):
-                return False
-            put(connection, _rows([Clean(moved(connection, old))]))
-            return True
-
-    def offer(self, trace: Trace) -> bool:
-        """Record the trace, or spool it where the store fails; what is served goes on.
-
-        The spool is a file beside a SQLite store (`traces.db.spool.jsonl`, 64 MiB), or memory
-        (1,000 traces) where there is no place for a file. It is stored, in order and once, as soon
-        as the store takes a trace again. `traffic` tells how many had to wait and how many were
-        lost; the log says it once a minute.
-
-        Returns:
-            Whether it is in the store now.
-        """
-        try:
-            if self._spool.pending:
-                self._spool.drain(self._record_or_lose)
-            return self._record_or_lose(trace)
-        except Exception as error:
-            self._keep_beside(trace, error)
-            return False
-
-    def _keep_beside(self, trace: Trace, error: Exception) -> None:
-        try:
-            clean = self.redacted(trace)  # what waits is written down, too
-        except Exception as refused:
-            return self._spool.lose(trace, refused)
-        self._spool.keep(clean, error)
-
-    def _record_or_lose(self, trace: Trace) -> bool:
-        """Record it, unless the trace itself is what the store refuses: it would wait for ever."""
-        try:
-            self.record(trace)
-        except (DataError, IntegrityError, ValueError) as error:
-            self._spool.lose(trace, error)
-            return False
-        return True
 
     def prove_writable(self) -> None:
         """Write to the store and take it back, as a collection must be able to before it pays.
@@ -235,31 +163,6 @@ class TraceStore(Forgetting, Reading):
         self.remember(key, "proof", {"text": "x" * _PROOF, "calls": []})
         with self._transaction(writes=True) as connection:
             connection.execute(JOURNAL.delete().filter_by(trace_key=key))
-
-    def feedback(self, **said: Any) -> Feedback:
-        """Keep what somebody says of a trace; late, repeated, or before the trace has arrived.
-
-        Nothing is overwritten: of a source and key the latest counts (`traces.latest`).
-
-        >>> with TraceStore(":memory:") as store:
-        ...     said = store.feedback(run_id="run-1", key="thumbs", score=1)
-        ...     [(each.key, each.score) for each in store.feedbacks(run_id="run-1")]
-        [('thumbs', 1.0)]
-
-        Args:
-            said: fields of `traces.Feedback`: trace_key or run_id; key; score, value, comment or
-                correction; source.
-
-        Returns:
-            It, as it was kept.
-
-        Raises:
-            ValueError: when it is of nothing, says nothing, or cannot be redacted.
-        """
-        feedback = self.feedback_redacted(given(**said))
-        with self._transaction(writes=True) as connection:
-            keep(connection, feedback)
-        return feedback
 
     def remember(self, key: str, slot: str, part: Mapping[str, Any]) -> None:
         """Keep one finished call of a trace in flight, so that it is not paid for twice.
@@ -360,10 +263,5 @@ class TraceStore(Forgetting, Reading):
         self._database.share()
 
 
-def _rows(traces: Iterable[Clean]) -> Rows:
-    """The one place where traces become rows; their type says that they were redacted."""
-    rows: Rows = {}
-    for trace in traces:
-        for table, new in {**rows_of(trace), COUNTS: [row_of(trace)]}.items():
-            rows.setdefault(table, []).extend(new)
-    return rows
+def _beside(place: Path, ending: str) -> Path:
+    return place.with_name(f"{place.name}.{ending}")

@@ -121,6 +121,11 @@ JOURNAL = sa.Table(
 )
 
 
+def data_of(key: str) -> sa.Select[Any]:
+    """The whole trace with this key."""
+    return sa.select(TRACES.c.data).where(TRACES.c.key == key)
+
+
 def rows_of(trace: Trace) -> Rows:
     """A trace as rows, with all that belongs to it, its own row first."""
     of = {"trace_key": trace.key}

@@ -25,6 +25,7 @@ from trainer.cli.verbs.collect import ask, collect, pairs, traces
 from trainer.cli.verbs.demo import demo
 from trainer.cli.verbs.doctor import doctor
 from trainer.cli.verbs.drift import drift
+from trainer.cli.verbs.gains import gains
 from trainer.cli.verbs.loop import loop
 from trainer.cli.verbs.privacy import forget, prune
 from trainer.cli.verbs.replay import replay, score
@@ -117,7 +118,7 @@ def cowest(
 
 # In the order of the help.
 for verb in (
-    *(demo, ask, collect, traces, pairs, doctor),
+    *(demo, ask, collect, traces, pairs, gains, doctor),
     *(adapters, route, promote, rollback),
     *(bench, report, push, loop, studio),
     *(forget, prune),

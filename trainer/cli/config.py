@@ -224,10 +224,11 @@ class Config(Models):
         """
         from cowest_graph.traces import TraceStore
 
+        spool = self.traces.spool if url is None else None  # a gate's store is another
         url = url or self.traces.url
         if url.startswith("postgres") and "connect_timeout" not in url:
             url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
-        return TraceStore(url, redact=self._redaction())
+        return TraceStore(url, redact=self._redaction(), spool=spool)
 
     def _redaction(self) -> Redaction | None:
         """What `[traces]` takes out of texts; None for nothing but known secrets."""

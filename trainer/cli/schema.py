@@ -125,6 +125,9 @@ class TracesSection(_Section):
         default_factory=list,
         description="Fields of a trace that are not redacted, such as `user` and `tags`.",
     )
+    spool: Path | None = Field(
+        None, description="Where traces and feedback wait while PostgreSQL is gone."
+    )
 
 
 class AdaptersSection(_Section):

@@ -1,21 +1,19 @@
 """From traces to rows in TRL's formats."""
 
+from trainer.rows.drafts import best_drafts, unpaired
 from trainer.rows.formats import (
     ROW,
-    Row,
-    Rows,
-    best_drafts,
     demonstrations,
     pair_row,
     preferences,
     rows_hash,
     teaches,
     training_rows,
-    unpaired,
 )
 from trainer.rows.noise import label_noise
 from trainer.rows.on_disk import RowsOnDisk
 from trainer.rows.replay import replayed
+from trainer.rows.shapes import Row, Rows
 
 __all__ = [
     "ROW",

@@ -11,16 +11,16 @@ import hashlib
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import BaseMessage, convert_to_openai_messages
+from langchain_core.messages import BaseMessage
 from langchain_core.prompts import ChatPromptTemplate
 
-from cowest_graph.conversation import as_messages, parted, plain
-from cowest_graph.prompts import Prompts, completion, draft_prompt
+from cowest_graph.conversation import as_messages, parted
+from cowest_graph.prompts import completion, draft_prompt
 from cowest_graph.state import references
-from cowest_graph.traces import is_stale
 from trainer.objectives import OBJECTIVES
+from trainer.rows.drafts import best_drafts, unpaired
 from trainer.rows.noise import doubting
 from trainer.rows.on_disk import RowsOnDisk
 from trainer.rows.pairs import (
@@ -31,20 +31,18 @@ from trainer.rows.pairs import (
     PreferenceReport,
     counted,
     drifts_of,
-    scored_attempts,
     without_collector,
 )
+from trainer.rows.scores import Said, ScoreFrom, rescored, source_of
+from trainer.rows.shapes import Messages, Row, Rows, asked, assistant, prompt_of
 
 if TYPE_CHECKING:
-    from cowest_graph.traces import Attempt, Drafted, Trace, Tried
+    from cowest_graph.traces import Attempt, Drafted, Feedback, Trace, Tried
 
     AnyTrace = Trace | Drafted
     AnyAttempt = Attempt | Tried
 
 ROW = "row"  # the column with a row's number in rows.jsonl, from 1
-
-Row = dict[str, Any]
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -68,58 +66,6 @@ class DemonstrationReport:
             f"{self.without_reference} without a reference, "
             f"{self.without_explanation} without an explanation)"
         )
-
-
-@dataclass(frozen=True)
-class DraftReport:
-    """What became of the traces that single drafts were taken from; all fields are counts."""
-
-    traces: int = 0
-    inference_traces: int = 0  # skipped: no solo answer to compare with
-    missing_solo: int = 0
-    attempts: int = 0
-    missing_drafts: int = 0
-    missing_scores: int = 0
-    helped: int = 0
-    hurt: int = 0  # ties are among them
-    without_help: int = 0  # queries of which no draft helped
-    one_sided: int = 0  # queries of which all drafts helped, or none: pairs leave those out
-    rows: int = 0
-    stale: int = 0  # traces from before a drift of their strong model; left out
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts as plain data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return (
-            f"{counted(self.rows, 'row', 'rows')} from {counted(self.traces, 'trace', 'traces')} "
-            f"and {counted(self.attempts, 'attempt', 'attempts')}: "
-            f"{self.helped} helped, {self.hurt} hurt; missing: {self.missing_scores} scores, "
-            f"{self.missing_solo} solo scores, {self.missing_drafts} drafts; queries without a "
-            f"draft that helped: {self.without_help}, one-sided ones: {self.one_sided}; "
-            f"inference traces skipped: "
-            f"{self.inference_traces}"
-            + (f"; stale traces left out: {self.stale}" if self.stale else "")
-        )
-
-
-Report = TypeVar("Report", DemonstrationReport, PreferenceReport, DraftReport)
-
-
-class Rows(list[Row], Generic[Report]):
-    """A list of TRL rows, with a `report` of what was dropped and why.
-
-    Args:
-        rows: the rows.
-        report: what became of what was given.
-        queries: of each row, so that held-out ones are found; empty where they are not known.
-    """
-
-    def __init__(self, rows: Iterable[Row], report: Report, queries: Iterable[str] = ()) -> None:
-        super().__init__(rows)
-        self.report: Report = report
-        self.queries: tuple[str, ...] = tuple(queries)
 
 
 def demonstrations(
@@ -170,8 +116,8 @@ def demonstrations(
             unexplained += 1
         if (content := _completion(style, reference, explanation)) is None:
             continue
-        asked = _asked(asking, query, history)
-        taught.append({"prompt": asked, "completion": _assistant(content)})
+        prompted = asked(asking, query, history)
+        taught.append({"prompt": prompted, "completion": assistant(content)})
         queries.append(query)
     report = DemonstrationReport(seen, empty, unanswered, unexplained, len(taught))
     return Rows(taught, report, queries)
@@ -186,6 +132,9 @@ def preferences(
     stale: bool = False,
     doubts: bool = False,
     sure: float | None = None,
+    score_from: ScoreFrom = "evaluator",
+    feedback: Iterable[Feedback] = (),
+    sources: bool = False,
     on_disk: bool = False,
 ) -> Rows[PreferenceReport] | RowsOnDisk[PreferenceReport]:
     """D_PT by Algorithm 1, lines 6 to 25: conversational preference rows (TRL, dataset formats).
@@ -195,8 +144,9 @@ def preferences(
     A draft whose own score or whose solo score is missing is in no pair.
 
     Args:
-        traces: collection traces; a `TraceStore` gives them when it is iterated, and its `drafted`
-            three times as fast. Inference traces are skipped and counted.
+        traces: a `TraceStore` gives them when it is iterated, and its `drafted` three times as
+            fast. Inference traces without a solo answer, or without scores, are skipped and
+            counted.
         gains: whether rows carry "chosen_gain" and "rejected_gain" (Δ of each draft), which the
             objectives "weighted" and "margin" read.
         wrong: pairs to leave out, as `traces.wrong_pairs` finds them in a store's feedback.
@@ -206,24 +156,40 @@ def preferences(
             which the objective "certain" reads. The traces are held in memory then.
         sure: the chance of being the right way round below which a pair is left out and counted;
             likewise.
+        score_from: whose scores count: "evaluator", as they are stored; "feedback", people's before
+            it (`scores.People`); "judge", those of judges beside it; or a function from a trace and
+            what was said of it to the trace with other scores. Others than the evaluator's want
+            whole traces.
+        feedback: what was said, as `TraceStore.feedbacks` gives it.
+        sources: whether the rows have `.sources`: of each the trace, the attempts, the propensities
+            and the feedback. It wants whole traces, and memory.
         on_disk: keep the rows in a temporary file, which takes 16 bytes of memory a pair instead
             of some 2 KB; they are a sequence still.
 
     Returns:
         TRL rows with "prompt", "chosen" and "rejected", and `.report`.
     """
-    doubt, drifted = None, {} if stale else drifts_of(traces, drifted)
+    said, doubt, drifted = Said(feedback), None, {} if stale else drifts_of(traces, drifted)
+    traces = rescored(traces, score_from, said)
     if doubts or sure is not None:
         traces = list(traces)
         doubt = doubting(traces)
     unsure = None if sure is None or doubt is None else _beyond(doubt, 1 - sure)
     pairs = Pairs(traces, wrong=wrong, drifted=drifted, unsure=unsure)
-    made = _pair_rows(pairs, gains, doubt if doubts else None)
+    places: list[dict[str, Any]] = []
+    told = _noting(pairs, said, places) if sources else pairs
+    made = _pair_rows(told, gains, doubt if doubts else None)
     with without_collector():
         if on_disk:
             return RowsOnDisk(made, lambda: pairs.report)
         found = list(made)
-    return Rows((row for row, _ in found), pairs.report, (query for _, query in found))
+    return Rows((row for row, _ in found), pairs.report, (query for _, query in found), places)
+
+
+def _noting(pairs: Iterable[Pair], said: Said, places: list[dict[str, Any]]) -> Iterator[Pair]:
+    for pair in pairs:
+        places.append(source_of(pair, said))
+        yield pair
 
 
 def _pair_rows(
@@ -233,7 +199,7 @@ def _pair_rows(
     key, prompt = "", list[dict[str, str]]()
     for pair in pairs:
         if pair.trace.key != key:  # rows of one query share its prompt: there may be very many
-            key, prompt = pair.trace.key, _prompt(pair.trace)
+            key, prompt = pair.trace.key, prompt_of(pair.trace)
         row = pair_row(pair, gains=gains, prompt=prompt)
         yield row if doubt is None else {**row, "doubt": doubt(pair)}, pair.trace.query
 
@@ -251,61 +217,13 @@ def pair_row(pair: Pair, *, gains: bool = False, prompt: Messages | None = None)
         prompt: what the weak model was asked; None to read it from the trace.
     """
     row: Row = {
-        "prompt": _prompt(pair.trace) if prompt is None else prompt,
-        "chosen": _assistant(str(pair.chosen.draft)),
-        "rejected": _assistant(str(pair.rejected.draft)),
+        "prompt": prompt_of(pair.trace) if prompt is None else prompt,
+        "chosen": assistant(str(pair.chosen.draft)),
+        "rejected": assistant(str(pair.rejected.draft)),
     }
     if not gains:
         return row
     return {**row, "chosen_gain": pair.chosen_gain, "rejected_gain": pair.rejected_gain}
-
-
-def unpaired(traces: Iterable[AnyTrace], *, drifted: Drifted | None = None) -> Rows[DraftReport]:
-    """Every draft with a gain, alone: TRL's unpaired preference rows, for KTO (arXiv:2402.01306).
-
-    Queries whose drafts all helped or all hurt teach here, too; pairs leave them out.
-
-    Args:
-        traces: collection traces; inference traces are skipped and counted.
-        drifted: as in `pairs.Pairs`; {} keeps stale traces.
-
-    Returns:
-        TRL rows with "prompt", "completion" and "label" (True: the gain is above 0), and `.report`.
-    """
-    rows: list[Row] = []
-    queries: list[str] = []
-    count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
-    for trace, scored in _collected(traces, count, drifted):
-        for attempt, gain in scored:
-            rows.append({**_drafted(trace, attempt), "label": gain > 0})
-            queries.append(trace.query)
-    count["rows"] = len(rows)
-    return Rows(rows, DraftReport(**count), queries)
-
-
-def best_drafts(traces: Iterable[AnyTrace], *, drifted: Drifted | None = None) -> Rows[DraftReport]:
-    """The draft of each query that helped most, as a demonstration: rejection sampling.
-
-    A query of which no draft helped teaches nothing. Of equal gains the first draft is taken.
-
-    Args:
-        traces: collection traces; inference traces are skipped and counted.
-        drifted: as in `pairs.Pairs`; {} keeps stale traces.
-
-    Returns:
-        TRL rows with "prompt" and "completion", and `.report`.
-    """
-    rows: list[Row] = []
-    queries: list[str] = []
-    count = dict.fromkeys(DraftReport.__dataclass_fields__, 0)
-    for trace, scored in _collected(traces, count, drifted):
-        helped = [(attempt, gain) for attempt, gain in scored if gain > 0]
-        if helped:
-            best, _ = max(helped, key=lambda drafted: drafted[1])
-            rows.append(_drafted(trace, best))
-            queries.append(trace.query)
-    count["rows"] = len(rows)
-    return Rows(rows, DraftReport(**count), queries)
 
 
 def training_rows(
@@ -315,14 +233,17 @@ def training_rows(
     wrong: Container[Marked] = (),
     drifted: Drifted | None = None,
     stale: bool = False,
+    score_from: ScoreFrom = "evaluator",
+    feedback: Iterable[Feedback] = (),
     on_disk: bool = False,
 ) -> Rows[Any] | RowsOnDisk[Any]:
     """The rows that an objective is trained on.
 
     Args:
         objective: a name of `trainer.objectives.OBJECTIVES`.
-        traces: collection traces.
+        traces: as `preferences` takes them.
         wrong: pairs to leave out, of an objective that has pairs.
+        score_from, feedback: whose scores count, as in `preferences`.
         drifted, stale: as in `preferences`.
         on_disk: keep pairs in a temporary file (see `preferences`).
 
@@ -331,19 +252,19 @@ def training_rows(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"no objective {objective!r}; there are: {', '.join(OBJECTIVES)}")
-    wanted = OBJECTIVES[objective]
+    wanted, drifted = OBJECTIVES[objective], {} if stale else drifts_of(traces, drifted)
+    traces = rescored(traces, score_from, Said(feedback))
     if wanted.rows == "preferences":
         return preferences(
             traces,
             gains=wanted.gains,
             wrong=wrong,
             drifted=drifted,
-            stale=stale,
             doubts=wanted.doubts,
             on_disk=on_disk,
         )
     alone = unpaired if wanted.rows == "unpaired" else best_drafts
-    return alone(traces, drifted={} if stale else drifted)
+    return alone(traces, drifted=drifted)
 
 
 def teaches(row: Row) -> bool:
@@ -361,46 +282,6 @@ def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()
-
-
-def _collected(
-    traces: Iterable[AnyTrace], count: dict[str, int], drifted: Drifted | None
-) -> Iterator[tuple[AnyTrace, list[tuple[AnyAttempt, float]]]]:
-    """The collection traces with their scored attempts; helped and hurt are counted."""
-    changed = drifts_of(traces, drifted)
-    for trace in traces:
-        count["traces"] += 1
-        if trace.kind == "inference":
-            count["inference_traces"] += 1
-            continue
-        if is_stale(trace, changed):
-            count["stale"] += 1
-            continue
-        scored = scored_attempts(trace, count)
-        helped = sum(gain > 0 for _, gain in scored)
-        count["helped"] += helped
-        count["hurt"] += len(scored) - helped
-        count["without_help"] += not helped
-        count["one_sided"] += bool(scored) and helped in (0, len(scored))
-        yield trace, scored
-
-
-def _drafted(trace: AnyTrace, attempt: AnyAttempt) -> Row:
-    return {"prompt": _prompt(trace), "completion": _assistant(str(attempt.draft))}
-
-
-def _prompt(trace: AnyTrace) -> Messages:
-    asked = [dict(message) for message in trace.draft_prompt]
-    return asked or _asked(draft_prompt(trace.style), trace.query)
-
-
-def _asked(prompt: ChatPromptTemplate, query: str, history: Sequence[BaseMessage] = ()) -> Messages:
-    asked = Prompts(draft=prompt).messages("draft", {"query": query}, plain(history))
-    return [dict(message) for message in convert_to_openai_messages(asked)]
-
-
-def _assistant(content: str) -> Messages:
-    return [{"role": "assistant", "content": content}]
 
 
 def _completion(style: str, reference: str, explanation: str | None) -> str | None:

@@ -42,6 +42,7 @@ class RowsOnDisk(Sequence[dict[str, Any]], Generic[Report]):
             place += self._file.write(told + text)
         self._starts.append(place)
         self.report: Report = report()
+        self.sources: tuple[dict[str, Any], ...] = ()
 
     def __len__(self) -> int:
         return len(self._rows)

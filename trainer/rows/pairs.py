@@ -28,7 +28,7 @@ class PreferenceReport:
     """What became of the traces that were given for DPO; all fields are counts."""
 
     traces: int = 0
-    inference_traces: int = 0  # skipped: no solo answer to compare with
+    inference_traces: int = 0  # skipped: without a solo answer, or without scores
     missing_solo: int = 0  # collection traces whose solo score is missing
     attempts: int = 0
     missing_drafts: int = 0
@@ -126,7 +126,7 @@ class Pairs:
     def _of(self, trace: Trace | Drafted) -> list[Pair]:
         count = self._count
         count["traces"] += 1
-        if trace.kind == "inference":
+        if trace.kind == "inference" and not comparable(trace):
             count["inference_traces"] += 1
             return []
         if is_stale(trace, self._drifted):
@@ -153,6 +153,12 @@ class Pairs:
         count["identical_pairs"] += sum(p.chosen.draft == p.rejected.draft for p in new)
         count["pairs"] += len(new)
         return new
+
+
+def comparable(trace: Trace | Drafted) -> bool:
+    """Whether a draft's gain is known, as it is of real traffic that was explored and scored."""
+    attempts: list[Any] = [*trace.attempts]
+    return any(each.draft and trace.gain(each) is not None for each in attempts)
 
 
 def drifts_of(traces: Iterable[Trace | Drafted], drifted: Drifted | None) -> Drifted:

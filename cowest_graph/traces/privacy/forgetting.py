@@ -11,16 +11,17 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from cowest_graph.traces.claims import CLAIMS
-from cowest_graph.traces.feedback import FEEDBACK
+from cowest_graph.traces.beside.claims import CLAIMS
+from cowest_graph.traces.beside.feedback import FEEDBACK, Feedback
 from cowest_graph.traces.privacy.erasing import erase, secure
 from cowest_graph.traces.privacy.redacting import Redacting
 from cowest_graph.traces.privacy.spools import Meant, take_out
-from cowest_graph.traces.records import Kind
+from cowest_graph.traces.records import Kind, Trace
 from cowest_graph.traces.tables import JOURNAL, RUNS, TRACES
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class Forgetting(Redacting):
     """What a TraceStore can be told to forget."""
 
     _database: Database
-    _spool: Spool
+    _spool: Spool[Trace]
+    _feedback_spool: Spool[Feedback]
+    _place: Path | None
 
     def forget(
         self,
@@ -261,8 +264,10 @@ class Forgetting(Redacting):
             time.sleep(time.monotonic() - began)
 
     def _from_spools(self, meant: Meant, dry_run: bool) -> list[Mapping[str, Any]]:
-        gone = take_out(self._database.file, meant, dry_run=dry_run)
-        return [*gone, *self._spool.take_out(meant, dry_run=dry_run)]
+        gone = take_out(self._place or self._database.file, meant, dry_run=dry_run)
+        for spool in (self._spool, self._feedback_spool):
+            gone += spool.take_out(meant, dry_run=dry_run)
+        return gone
 
 
 def _traces(connection: sa.Connection, *wanted: Any) -> dict[str, tuple[str, str | None]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NewType
 
 from cowest_graph.masking import MASK, NotRedacted, Redaction, masked
-from cowest_graph.traces.feedback import Feedback
+from cowest_graph.traces.beside.feedback import Feedback
 from cowest_graph.traces.records import (
     IDENTITY,
     Attempt,

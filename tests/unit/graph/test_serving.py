@@ -222,7 +222,7 @@ def test_an_answer_is_served_while_the_store_fails_and_recorded_when_it_is_back(
 def test_without_a_file_the_spool_is_memory_and_bounded() -> None:
     from cowest_graph.traces.spool import Spool
 
-    spool, error, kept = Spool(None, memory_limit=2), OSError("full"), []
+    spool, error, kept = Spool(None, Trace, memory_limit=2), OSError("full"), []
     for query in "abc":
         spool.keep(Trace(query=query, weak_version="v1"), error)
     assert (spool.unstored["v1"], spool.lost["v1"]) == (3, 1)
@@ -235,7 +235,7 @@ def test_a_full_spool_file_is_never_torn_and_the_rest_waits_in_memory(tmp_path: 
     from cowest_graph.traces.spool import Spool
 
     path, kept = tmp_path / "spool.jsonl", []
-    spool = Spool(path, file_limit=2 * len(Trace(query="a").model_dump_json()) + 50)
+    spool = Spool(path, Trace, file_limit=2 * len(Trace(query="a").model_dump_json()) + 50)
     for query in "abcd":
         spool.keep(Trace(query=query), OSError("full"))
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 2

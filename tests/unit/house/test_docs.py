@@ -12,7 +12,7 @@ import pytest
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/apps.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/apps.md", "docs/traffic.md"])
 def test_a_snippet_prints_what_the_document_says(document: str) -> None:
     text = (Path(__file__).parents[3] / document).read_text(encoding="utf-8")
     found = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)

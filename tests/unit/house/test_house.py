@@ -31,13 +31,15 @@ ROOMS = {
     "cowest_graph.replies": "masking",
     "cowest_graph.evaluators": "masking metrics prompts replies state",
     "cowest_graph.judging": "evaluators masking prompts replies state",
-    "cowest_graph.traces": "files masking state",
+    "cowest_graph.traces": "files masking prompts state",
     "cowest_graph.telemetry": "failures masking traces",
     "cowest_graph.collecting": "conversation failures masking state traces",
     "cowest_graph.calls": "evaluators failures masking prompts replies state telemetry threads",
-    "cowest_graph.shadows": "calls masking prompts state telemetry traces",
-    "cowest_graph.graph": "calls conversation evaluators failures masking prompts replies routing "
-    "shadows state telemetry threads traces",
+    "cowest_graph.shadows": "calls masking prompts state telemetry threads traces",
+    "cowest_graph.exploring": "calls conversation evaluators masking prompts state telemetry "
+    "threads traces",
+    "cowest_graph.graph": "calls conversation evaluators exploring failures masking prompts "
+    "replies routing shadows state telemetry threads traces",
     "cowest_graph.routing": "adapters benchmark domains evaluators files metrics prompts traces",
     "cowest_graph.apps": "calls conversation evaluators graph masking prompts traces",
     "cowest_graph.batching": "calls collecting files masking",
@@ -82,12 +84,13 @@ ROOMS = {
     "trainer.course": "objectives rows",
     "trainer.loop": "checks console course gate job launch rows run",
     "trainer.engines": "",
+    "trainer.traffic": "checks console job launch loop rows run",
     "trainer.bench": "checks console job launch rows run",
     "trainer.demo": "job launch rows",
     "trainer.reports": "console demo",
     "trainer.studio": "rows",
     "trainer.cli": "bench checks console course demo drift engines foreseen gate job launch loop "
-    "plan replay reports routing rows run studio",
+    "plan replay reports routing rows run studio traffic",
     "trainer.entry": "cli",
 }
 # What `trainer` may take of `cowest_graph` beside its rooms' faces: files within a wing.

@@ -21,7 +21,7 @@ from cowest_graph import Trace, TraceStore, create_collector, exact_match, metri
 from cowest_graph.collecting import collect, read_queries
 from cowest_graph.failures import NotStored
 from cowest_graph.testing import ScriptedModel
-from cowest_graph.traces.claims import CLAIMS, Claims
+from cowest_graph.traces.beside.claims import CLAIMS, Claims
 
 ROW = {"query": "Which vitamin?", "reference": "B12"}
 _PROCESSES = multiprocessing.get_context("forkserver")

@@ -106,13 +106,14 @@ def test_the_report_says_why_there_are_no_pairs() -> None:
             trace(5, 1, 5),
             trace(None, 9, 1),
             trace(5, None, 9),
-            trace(5, 9, 1, kind="inference"),
+            trace(None, 9, 1, kind="inference"),
+            trace(5, None, kind="inference"),
         ]
     )
     assert not rows
     assert rows.report.as_dict() == {
-        "traces": 5,
-        "inference_traces": 1,
+        "traces": 6,
+        "inference_traces": 2,
         "missing_solo": 1,
         "attempts": 8,
         "missing_drafts": 0,
@@ -132,7 +133,7 @@ def test_the_report_says_why_there_are_no_pairs() -> None:
         "unsure": 0,
     }
     said = str(rows.report)
-    for fact in ("0 pairs from 5 traces", "ties among them: 1", "1 scores", "one-sided queries: 3"):
+    for fact in ("0 pairs from 6 traces", "ties among them: 1", "1 scores", "one-sided queries: 3"):
         assert fact in said
 
 

@@ -36,6 +36,7 @@ from trainer.cli.options import (
     Workers,
     fields_of,
 )
+from trainer.cli.verbs.gains import ScoreFrom, scores_called
 
 if TYPE_CHECKING:
     from cowest_graph.traces import Summary
@@ -320,12 +321,14 @@ def pairs(
     show: Annotated[
         int, typer.Option(min=0, help="Show the first N pairs: drafts, scores and gains.")
     ] = 0,
+    score_from: ScoreFrom = "evaluator",
     evaluator: ByEvaluator = None,
     stale: StaleToo = False,
     as_json: AsJson = False,
 ) -> None:
     """Count the preference pairs that the traces give, and say what was left out and why."""
-    report, shown = _paired(settings_of(config), weak_version, export, show, evaluator, stale)
+    of = {"weak_version": weak_version, "evaluator": evaluator}
+    report, shown = _paired(settings_of(config), of, export, show, stale, score_from)
     if as_json:
         console.show_json({**report.as_dict(), **({"shown": shown} if show else {})})
         return
@@ -337,23 +340,28 @@ def pairs(
 
 def _paired(
     settings: Config,
-    weak_version: str | None,
+    of: dict[str, Any],
     export: Path | None,
     show: int,
-    evaluator: str | None,
     stale: bool,
+    score_from: str,
 ) -> tuple[PreferenceReport, list[dict[str, Any]]]:
     """Count the pairs and export them; the report, and the first pairs as plain data."""
     from cowest_graph.traces import PAIR, wrong_pairs
     from trainer.rows import pair_row
     from trainer.rows.pairs import Pairs, without_collector
+    from trainer.rows.scores import Said, rescored
 
     shown: list[dict[str, Any]] = []
     with settings.store() as store, without_collector():
-        if weak_version is not None:
-            _check_version(weak_version, store)
+        if of["weak_version"] is not None:
+            _check_version(of["weak_version"], store)
         wrong = wrong_pairs(store.feedbacks(key=PAIR))
-        traces = store.drafted(weak_version=weak_version, kind="collection", evaluator=evaluator)
+        if score_from == "evaluator":
+            traces: Iterable[Any] = store.drafted(**of)
+        else:
+            said = Said(store.feedbacks())
+            traces = rescored(store.query(**of), scores_called(score_from), said)
         found = Pairs(traces, wrong=wrong, drifted={} if stale else store.drifted())
         rows = (store.part_redacted(pair_row(p)) for p in _noting(found, show, shown))
         lines = (json.dumps(row, ensure_ascii=False) for row in rows)

@@ -29,10 +29,12 @@ from trainer.cli.options import (
     SkipBad,
     fields_of,
 )
+from trainer.cli.verbs.gains import ScoreFrom, scores_called
 
 if TYPE_CHECKING:
     from trainer.gate import Gate
-    from trainer.loop import Loop
+    from trainer.loop import Round
+    from trainer.traffic import TrafficLoop
 
 Rows = list[dict[str, Any]]
 TrainRows = Annotated[
@@ -43,6 +45,23 @@ FeedbackRows = Annotated[
 ]
 HeldOutRows = Annotated[
     int | None, typer.Option("--held-out-rows", min=1, help="Test with the first N queries only.")
+]
+GateName = Annotated[
+    str | None,
+    typer.Option(help="Gate: fixed (all held-out queries) or sequential (until it is sure)."),
+]
+FromTraffic = Annotated[
+    bool,
+    typer.Option(
+        "--from-traffic",
+        help="Learn from the store's inference traces: corrections, and explored queries.",
+    ),
+]
+HeldOutShare = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="Share of the queries of --from-traffic that only the gate asks."
+    ),
 ]
 
 _GOES_ON = "finished calls, adapters and verdicts are kept, the same command resumes from there"
@@ -84,13 +103,13 @@ def loop(
         float,
         typer.Option(help="Required improvement; a negative value tolerates a loss of that size."),
     ] = 0.0,
-    gate: Annotated[
-        str | None,
-        typer.Option(help="Gate: fixed (all held-out queries) or sequential (until it is sure)."),
-    ] = None,
+    gate: GateName = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the loop's state and decisions.")
     ] = Path("cowest-loop"),
+    from_traffic: FromTraffic = False,
+    score_from: ScoreFrom = "feedback",
+    held_out_share: HeldOutShare = 0.3,
     skip_bad: SkipBad = False,
     query_field: QueryField = None,
     reference_field: ReferenceField = None,
@@ -104,10 +123,13 @@ def loop(
     files, own = (rows, feedback, held_out), (domain, data, split)
     source = source_of(rows, *own, fields=named, skip_bad=skip_bad, more=files[1:])
     settings = settings_of(config, source.domain)
-    taught, tried, asked = _parts(source, files, (train_rows, feedback_rows, held_out_rows))
     judge = settings.gate(confidence, margin, gate)
     with _looping(settings, judge, out) as looping:
-        found = looping.run(taught, asked, feedback=tried, rounds=rounds, start=start)
+        if from_traffic:
+            found = _from_traffic(looping, source, files, score_from, held_out_share)
+        else:
+            taught, tried, asked = _parts(source, files, (train_rows, feedback_rows, held_out_rows))
+            found = looping.run(taught, asked, feedback=tried, rounds=rounds, start=start)
         current = looping.adapters.current
     if as_json:
         console.show_json({"in_use": current, "rounds": [asdict(each) for each in found]})
@@ -115,6 +137,23 @@ def loop(
     for each in found:
         console.show(str(each))
     console.show(f"in use: {current or 'the bare weak model'}")
+
+
+def _from_traffic(
+    looping: TrafficLoop,
+    source: Source,
+    files: Sequence[Path | None],
+    score_from: str,
+    share: float,
+) -> list[Round]:
+    """The rounds of what was served."""
+    from trainer.traffic import traffic_of
+
+    if source.domain is not None or any(files):
+        raise ValueError("--from-traffic reads the store alone: no ROWS, --held-out or --domain")
+    traffic = traffic_of(looping.traces, score_from=scores_called(score_from), share=share)
+    console.note(f"traffic: {traffic}")
+    return looping.learn(traffic)
 
 
 def _parts(
@@ -143,9 +182,9 @@ def _parts(
 
 
 @contextmanager
-def _looping(settings: Config, gate: Gate, folder: Path) -> Iterator[Loop]:
+def _looping(settings: Config, gate: Gate, folder: Path) -> Iterator[TrafficLoop]:
     """A loop with the configured models, evaluator and stores."""
-    from trainer.loop import Loop
+    from trainer.traffic import TrafficLoop
 
     with settings.store() as traces, settings.live_weak() as weak, console.kept(_GOES_ON):
         registry = getattr(weak, "adapters", None)
@@ -154,7 +193,7 @@ def _looping(settings: Config, gate: Gate, folder: Path) -> Iterator[Loop]:
                 f"the weak model {settings.weak.model!r} takes no adapters, so that there is "
                 "nothing to promote; set [weak] to a model that follows the registry"
             )
-        yield Loop(
+        yield TrafficLoop(
             settings.collectors(weak),
             traces,
             registry,

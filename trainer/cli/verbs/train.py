@@ -174,16 +174,15 @@ def _from_traces(
     version, domain = of["weak_version"], of["domain"]
     with settings.store() as store:
         wrong, drifted = wrong_pairs(store.feedbacks(key=PAIR)), store.drifted()
-        asked = {"kind": "collection", **of}
         rows = training_rows(
             job.objective,
-            store.drafted(**asked),
+            store.drafted(**of),
             wrong=wrong,
             drifted=drifted,
             stale=stale,
             on_disk=True,
         )
-        given, job = job.label_noise, aimed(job, store.drafted(**asked))
+        given, job = job.label_noise, aimed(job, store.drafted(**of))
         wanted = version and not rows.report.traces
         others = [v for v in store.summary().by_weak_version if v != version] if wanted else []
     told = f"{version or 'any version'}{f' on {domain}' if domain else ''}"

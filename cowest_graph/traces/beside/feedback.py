@@ -77,9 +77,10 @@ def given(**said: Any) -> Feedback:
 
 
 def keep(connection: sa.Connection, feedback: Feedback) -> None:
-    """Add it; what is there stays."""
-    row = masked_data(feedback.model_dump())
-    connection.execute(FEEDBACK.insert().values(**row))
+    """Add it once; what is there stays."""
+    known = sa.select(sa.true()).where(FEEDBACK.c.id == feedback.id)
+    if connection.scalar(known) is None:  # one that had to wait may be offered again
+        connection.execute(FEEDBACK.insert().values(**masked_data(feedback.model_dump())))
 
 
 def kept(

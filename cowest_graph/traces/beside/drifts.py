@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from cowest_graph.masking import masked_data
+from cowest_graph.traces.beside.feedback import FEEDBACK
 from cowest_graph.traces.drafted import Drafted
-from cowest_graph.traces.feedback import FEEDBACK
 from cowest_graph.traces.records import Trace, _Text
 from cowest_graph.traces.tables import JOURNAL, METADATA, TRACES
 

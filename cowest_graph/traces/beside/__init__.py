@@ -1,0 +1,1 @@
+"""What is kept beside traces: feedback, corrections, drifts, what was spent, who is at work."""
