@@ -25,13 +25,14 @@ def test_an_app_serves_people_speak_late_and_one_loop_learns(tmp_path: Path) -> 
     pytest.importorskip("xllamacpp")
     pytest.importorskip("trl")
     told = _script().run(
-        tmp_path, queries=24, explore=0.5, thumbs=20, corrections=4, drafts=3, steps=2, seed=0
+        tmp_path, queries=24, explore=0.5, thumbs=24, corrections=24, drafts=3, steps=2, seed=0
     )
     assert told["served"] == told["traces"] == 24
     assert told["explored"] > 4
     kinds = [each["candidate"].split("-")[0] for each in told["rounds"] if each["candidate"]]
     assert kinds[:1] == ["sft"]
     assert all(each["verdict"] for each in told["rounds"] if each["candidate"])
+    assert told["sources"] or told["rounds"][-1]["note"].startswith("nothing to train on")
     for pair in told["sources"]:
         assert pair["calls"]["rejected"][:1] == ["draft"]
         assert "refine" in pair["calls"]["chosen"]
