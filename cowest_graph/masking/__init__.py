@@ -11,6 +11,7 @@ from cowest_graph.masking.secrets import (
     learn_from,
     learn_url,
     masked,
+    masked_beside,
     masked_data,
     masked_error,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "learn_from",
     "learn_url",
     "masked",
+    "masked_beside",
     "masked_data",
     "masked_error",
     "presidio",

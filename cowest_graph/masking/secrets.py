@@ -122,7 +122,18 @@ def masked_error(error: BaseException | str) -> str:
     a store that redacts is open, its hook is asked, too; where that fails, nothing is said.
     """
     text = _USERINFO.sub(rf"\1{MASK}@", masked(str(error)))
-    text = _TOKENS.sub(_without_token, text)
+    return _hooked(_TOKENS.sub(_without_token, text))
+
+
+def masked_beside(text: str) -> str:
+    """A text of traffic as it may go elsewhere than to a store, to a span for one.
+
+    Known secrets are masked, and while a store that redacts is open, its hook is asked, too.
+    """
+    return _hooked(masked(text))
+
+
+def _hooked(text: str) -> str:
     try:
         for hook in tuple(_hooks):
             text = hook(text)
@@ -132,7 +143,7 @@ def masked_error(error: BaseException | str) -> str:
 
 
 def ask_in_errors(hook: Callable[[str], str]) -> None:
-    """Let `masked_error` ask a hook, too, until `ask_no_more`."""
+    """Let `masked_error` and `masked_beside` ask a hook, too, until `ask_no_more`."""
     with _lock:
         _hooks.append(hook)
 

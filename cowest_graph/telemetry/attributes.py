@@ -13,7 +13,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
 
-from cowest_graph.masking import masked_data
+from cowest_graph.masking import masked_beside, masked_data
 from cowest_graph.traces import Trace
 
 OPERATION, WORKFLOW = "gen_ai.operation.name", "gen_ai.workflow.name"
@@ -31,6 +31,8 @@ CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 ROLE, VERSION, FAILURE = "cowest.role", "cowest.weak_version", "cowest.failure"
 KEY, DOMAIN, INDEX = "cowest.trace_key", "cowest.domain", "cowest.index"
+RUN = "cowest.run_id"
+_NAMED = (DOMAIN, CONVERSATION, RUN)
 MEASURED = (OPERATION, PROVIDER, MODEL, RESPONSE_MODEL, ERROR, ROLE)
 """Of a call's attributes, those that metrics have: few values each."""
 
@@ -51,8 +53,9 @@ Attributes = dict[str, Any]
 
 
 def kept(attributes: Mapping[str, Any]) -> Attributes:
-    """What is there of them, without a secret."""
-    return masked_data({name: value for name, value in attributes.items() if value is not None})
+    """What is there of them, without a secret; what an app named, as it may leave."""
+    there = {name: value for name, value in attributes.items() if value is not None}
+    return masked_data(there) | {n: masked_beside(str(there[n])) for n in _NAMED if n in there}
 
 
 def of_state(role: str, state: Mapping[str, Any]) -> Attributes:
@@ -136,12 +139,12 @@ def reply_of(result: LLMResult) -> AIMessage | None:
 
 
 def messages(said: Sequence[BaseMessage]) -> str:
-    """Messages in the conventions' form, as JSON, without a secret."""
-    return json.dumps(masked_data([_message(each) for each in said]), ensure_ascii=False)
+    """Messages in the conventions' form, as JSON, as they may leave: see `masked_beside`."""
+    return json.dumps([_message(each) for each in said], ensure_ascii=False)
 
 
 def _message(message: BaseMessage) -> dict[str, Any]:
-    part = {"type": "text", "content": str(message.text)}
+    part = {"type": "text", "content": masked_beside(str(message.text))}
     finish = message.response_metadata.get("finish_reason")
     told = {} if finish is None else {"finish_reason": str(finish)}
     return {"role": _ROLES.get(message.type, message.type), "parts": [part], **told}
@@ -158,7 +161,7 @@ def of_trace(trace: Trace) -> Attributes:
             VERSION: trace.weak_version,
             CONVERSATION: trace.thread_id,
             "cowest.kind": trace.kind,
-            "cowest.run_id": trace.run_id,
+            RUN: trace.run_id,
             "cowest.style": trace.style,
             "cowest.route": getattr(trace.route, "way", None),
             "cowest.router": getattr(trace.route, "router", None),

@@ -14,10 +14,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from planted import planted
 from sqlalchemy import create_engine
 
 from cowest_graph import TraceStore, create_collaboration, create_collector
+from cowest_graph.telemetry import instrument
 from cowest_graph.testing import ScriptedModel
 
 SECRET, MAIL = os.environ["PLANTED_API_KEY"], "ada.lovelace@example.org"
@@ -29,6 +32,10 @@ def main(url: str, folder: Path) -> None:
     logging.basicConfig(level=logging.DEBUG, filename=folder / "app.log")
     for noisy in ("langsmith", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    spans = TracerProvider()
+    exporter = ConsoleSpanExporter(out=(folder / "spans.jsonl").open("w", encoding="utf-8"))
+    spans.add_span_processor(SimpleSpanProcessor(exporter))
+    instrument(tracer_provider=spans, content=True)
     with TraceStore(url, redact=redact) as store:
         answered(store)
         collected(store)

@@ -70,7 +70,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 WORDS = (SECRET, MAIL, "lovelace", "example.org")
 
 
-def test_what_is_redacted_is_in_no_file_table_or_log(place: str, tmp_path: Path) -> None:
+def test_what_is_redacted_is_in_no_file_table_span_or_log(place: str, tmp_path: Path) -> None:
     app = str(Path(__file__).with_name("app.py"))
     told = json.loads(run(app, place, str(tmp_path), folder=tmp_path))
     assert told["traces"] >= 4
@@ -80,6 +80,9 @@ def test_what_is_redacted_is_in_no_file_table_or_log(place: str, tmp_path: Path)
     written = (tmp_path / "out.jsonl").read_text()
     assert "[REDACTED_EMAIL]" in written
     assert "the redact hook raised RuntimeError" in (tmp_path / "app.log").read_text()
+    spans = (tmp_path / "spans.jsonl").read_text()
+    assert "gen_ai.output.messages" in spans
+    assert "[REDACTED_EMAIL]" in spans
 
 
 def test_what_is_forgotten_is_in_no_file_and_no_row(place: str, tmp_path: Path) -> None:
