@@ -1,0 +1,40 @@
+"""All that docs/results/calls.md tells, by one command; what was measured already is not again.
+
+    python benchmarks/rounds/every.py runs/s0 runs/s1 runs/s2    # folders of `cowest demo`
+
+Give copies where the folders are to stay as they are. An hour on two cores, most of it the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROUTING = HERE.parent / "routing"
+
+
+def main() -> None:
+    """Run each script in turn; the first that fails ends it."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("folders", type=Path, nargs="+")
+    options.add_argument("--runs", type=int, default=1000, help="simulated gates")
+    given = options.parse_args()
+    folders = [str(folder) for folder in given.folders]
+    steps = {
+        "calls a pair, live": [HERE / "live.py", *folders],
+        "calls a pair, replayed": [HERE / "adaptive.py", *folders],
+        "router, demo": [ROUTING / "demo.py", *folders],
+        "router, MedMCQA": [ROUTING / "medmcqa.py"],
+        "sequential gate": [HERE / "gates.py", *folders, "--runs", str(given.runs)],
+        "rounds 1 to 4": [HERE / "rounds.py", *folders],
+    }
+    for name, command in steps.items():
+        print(f"\n## {name}\n", flush=True)
+        subprocess.run([sys.executable, *map(str, command)], check=True)
+
+
+if __name__ == "__main__":
+    main()
