@@ -119,14 +119,22 @@ def test_an_older_store_is_given_the_indexes(tmp_path: Path) -> None:
         assert list(store) == traces
 
 
-@pytest.mark.parametrize("name", ["domain", "weak_version", "kind"])
-def test_a_filtered_page_goes_by_its_index_and_in_order(store: TraceStore, name: str) -> None:
-    wanted = TRACES.c[name] == "x"
-    page = sa.select(TRACES.c.key).where(wanted).order_by(TRACES.c.created_at, TRACES.c.key)
+@pytest.mark.parametrize(
+    ("asked", "by"),
+    [
+        *((name, name) for name in ("domain", "weak_version", "kind")),
+        ("domain weak_version kind", "domain weak_version"),
+    ],
+)
+def test_a_filtered_page_goes_by_its_index_and_in_order(
+    store: TraceStore, asked: str, by: str
+) -> None:
+    wanted = [TRACES.c[name] == "x" for name in asked.split()]
+    page = sa.select(TRACES.c.key).where(*wanted).order_by(TRACES.c.created_at, TRACES.c.key)
     plan = page.limit(100).compile(compile_kwargs={"literal_binds": True})
     with store._transaction() as connection:
         told = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {plan}").all())
-    assert f"({name}=?)" in told
+    assert f"({' AND '.join(f'{name}=?' for name in by.split())})" in told
     assert "TEMP B-TREE FOR ORDER BY" not in told, "no more is sorted than what is of one moment"
 
 
