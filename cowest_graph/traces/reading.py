@@ -39,6 +39,7 @@ class Reading:
 
     _database: Database
     _spool: Spool[Trace]
+    _counted = False
 
     def get(self, key: str) -> Trace | None:
         """The trace with this key; None when there is none."""
@@ -239,9 +240,10 @@ class Reading:
         return self._database.transaction(writes=writes)
 
     def _count(self) -> None:
-        """Count what an older release stored, some traces at a time."""
-        while not self._database.read_only and self._fill():
-            pass
+        """Count what an older release stored, some traces at a time; then never again, as none
+        opens a store of this one."""
+        while not (self._counted or self._database.read_only):
+            self._counted = not self._fill()
 
     def _fill(self) -> int:
         with self._transaction() as connection:

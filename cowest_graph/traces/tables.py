@@ -57,14 +57,14 @@ for _name in ("domain", "weak_version"):  # a filtered page is in order, too
     _told = TRACES.c[_name].is_not(None)  # what is missing takes no room in an index
     _ordered = (TRACES.c[_name], TRACES.c.created_at)  # the key is longer than both of them
     sa.Index(f"traces_{_name}", *_ordered, sqlite_where=_told, postgresql_where=_told)
-_told = TRACES.c.domain.is_not(None) & TRACES.c.weak_version.is_not(None)
+_both = sa.and_(TRACES.c.domain.is_not(None), TRACES.c.weak_version.is_not(None))
 sa.Index(  # by either of them alone, a version of long ago is behind all that is newer
     "traces_domain_weak_version",
     TRACES.c.domain,
     TRACES.c.weak_version,
     TRACES.c.created_at,
-    sqlite_where=_told,
-    postgresql_where=_told,
+    sqlite_where=_both,
+    postgresql_where=_both,
 )
 
 
