@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from cowest_graph.benchmark import mean_interval, statistic_interval
 from cowest_graph.benchmark.scoreboard import resampled_macro_f1
 from cowest_graph.domains import Domain, Example, without_duplicates
+from cowest_graph.state import references
 from trainer.cli.models import attribute
 
 NAMES = [
@@ -27,7 +28,14 @@ NAMES = [
 
 
 def scores(domain: Domain, said: Sequence[str | None], test: Sequence[Example]) -> str:
-    """Accuracy and macro-F1 of labels with 95 % bootstrap intervals, in words."""
+    """Accuracy and macro-F1 of labels, or a domain's own metric of other answers, with 95 %
+    bootstrap intervals, in words."""
+    if not domain.labels:
+        metric = domain.scoring[domain.primary]
+        each = [metric(s, references(e.reference)) for s, e in zip(said, test, strict=True)]
+        found = mean_interval(each)
+        name = domain.primary.replace("_", " ")
+        return f"{len(test)} dev; {name} {found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
     right = [float(s == e.reference) for s, e in zip(said, test, strict=True)]
     meant = [e.reference or "" for e in test]
     whole = domain.occurring(said, meant)
