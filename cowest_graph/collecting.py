@@ -19,6 +19,7 @@ from cowest_graph.conversation import as_data, as_messages, parted
 from cowest_graph.failures import FATAL, failure_kind
 from cowest_graph.masking import masked_error
 from cowest_graph.state import fault
+from cowest_graph.threads import side_by_side
 from cowest_graph.traces import Trace
 
 _HALF = re.compile("[\ud800-\udfff]")
@@ -61,7 +62,8 @@ def collect(
         prove()
     configs = [_config(row, max_concurrency) for row in rows]
     given = [dict(row) for row in rows]
-    yield from outcomes(collector.batch_as_completed(given, configs, return_exceptions=True))
+    with side_by_side(collector, given, configs) as results:
+        yield from outcomes(results)
 
 
 def outcomes(results: Iterable[tuple[int, Any]]) -> Generator[RowOutcome, None, None]:

@@ -12,8 +12,9 @@ import contextvars
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from typing import Any, cast
 
@@ -23,6 +24,31 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, 
 THREADS = 512
 """Sync-only calls at a time, over all graphs of a process; a thread is made when it is needed. How
 many calls there are at a time is the caller's to say (`max_concurrency`)."""
+
+
+@contextmanager
+def side_by_side(
+    runnable: Runnable[Any, Any],
+    inputs: Sequence[Any],
+    config: RunnableConfig | list[RunnableConfig],
+    *,
+    return_exceptions: bool = True,
+) -> Iterator[Iterator[tuple[int, Any]]]:
+    """`batch_as_completed`, of which nothing is under way any more when the block is left.
+
+    An iteration that is left by an error is otherwise ended by the garbage collector, in whatever
+    thread it happens to run: in one of the iteration's own it would wait for itself for ever.
+
+    Args:
+        runnable: what is called.
+        inputs: of the calls.
+        config: of each, or one for all; its `max_concurrency` says how many at a time.
+        return_exceptions: as of `batch_as_completed`.
+    """
+    calls: Any = runnable  # its overloads want a literal
+    results = calls.batch_as_completed(inputs, config, return_exceptions=return_exceptions)
+    with closing(results):
+        yield results
 
 
 def in_threads(function: Callable[..., Any]) -> Runnable[Any, Any]:

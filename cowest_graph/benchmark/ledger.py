@@ -32,6 +32,7 @@ from cowest_graph.masking import masked_error
 from cowest_graph.prompts import text_of
 from cowest_graph.replies import as_message
 from cowest_graph.state import CallRecord
+from cowest_graph.threads import side_by_side
 
 BILL = "cowest_bill"
 """The metadata key under which a query's calls are billed."""
@@ -215,16 +216,17 @@ def answers(
     # Of this run alone: a call that ends after the iteration was left is on nobody else's bill.
     bills = [uuid4().hex for _ in examples]
     configs = [RunnableConfig(metadata={BILL: b}, max_concurrency=max_concurrency) for b in bills]
-    for index, result in graph.batch_as_completed(asked, configs, return_exceptions=True):
-        key = examples[index].key
-        calls = ledger.bill(bills[index])
-        if isinstance(result, Exception):
-            kind = failure_kind(result)
-            if kind in FATAL:
-                raise result
-            yield Said(key, failure=kind, error=_told(result), calls=calls)
-            continue
-        yield Said(key, text_of(result["answer"]), _text(result.get("draft")), calls=calls)
+    with side_by_side(graph, asked, configs) as results:
+        for index, result in results:
+            key = examples[index].key
+            calls = ledger.bill(bills[index])
+            if isinstance(result, Exception):
+                kind = failure_kind(result)
+                if kind in FATAL:
+                    raise result
+                yield Said(key, failure=kind, error=_told(result), calls=calls)
+                continue
+            yield Said(key, text_of(result["answer"]), _text(result.get("draft")), calls=calls)
 
 
 def digest(*parts: object) -> str:

@@ -121,6 +121,8 @@ def scored(
     """
     from langchain_core.runnables import RunnableConfig, RunnableLambda
 
+    from cowest_graph.threads import side_by_side
+
     judges = list(judges)
     counts = {judge.name: Scored(judge.name) for judge in judges}
     if len(counts) < len(judges):
@@ -131,14 +133,16 @@ def scored(
     traces = store.query(**wanted)
     while page := list(islice(traces, _PAGE)):
         units = [_place(store, trace, judge) for trace in page for judge in judges]
-        for at, said in RunnableLambda(_judging(again)).batch_as_completed(units, config):
-            found = _count(counts[units[at].judge.name], units[at], said)
-            failures = [call.error for one in said for call in one.calls if call.failure]
-            hopeless = hopeless + 1 if failures and not found else 0 if found else hopeless
-            if failures:
-                say(f"{units[at].judge.name}: {len(failures)} calls failed; {failures[-1]}")
-            if hopeless >= _HOPELESS:
-                raise ConnectionError(f"{hopeless} traces in a row: {failures[-1]}")
+        judging = RunnableLambda(_judging(again))
+        with side_by_side(judging, units, config, return_exceptions=False) as results:
+            for at, said in results:
+                found = _count(counts[units[at].judge.name], units[at], said)
+                failures = [call.error for one in said for call in one.calls if call.failure]
+                hopeless = hopeless + 1 if failures and not found else 0 if found else hopeless
+                if failures:
+                    say(f"{units[at].judge.name}: {len(failures)} calls failed; {failures[-1]}")
+                if hopeless >= _HOPELESS:
+                    raise ConnectionError(f"{hopeless} traces in a row: {failures[-1]}")
     return list(counts.values())
 
 

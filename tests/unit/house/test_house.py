@@ -33,7 +33,7 @@ ROOMS = {
     "cowest_graph.judging": "evaluators masking prompts replies state",
     "cowest_graph.traces": "files masking prompts state",
     "cowest_graph.telemetry": "failures masking traces",
-    "cowest_graph.collecting": "conversation failures masking state traces",
+    "cowest_graph.collecting": "conversation failures masking state threads traces",
     "cowest_graph.calls": "evaluators failures masking prompts replies state telemetry threads",
     "cowest_graph.shadows": "calls masking prompts state telemetry threads traces",
     "cowest_graph.exploring": "calls conversation evaluators masking prompts state telemetry "
@@ -45,7 +45,8 @@ ROOMS = {
     "cowest_graph.batching": "calls collecting files masking",
     "cowest_graph.domains": "evaluators metrics prompts state",
     "cowest_graph.baselines": "calls domains evaluators failures graph prompts state",
-    "cowest_graph.benchmark": "domains evaluators failures masking metrics prompts replies state",
+    "cowest_graph.benchmark": "domains evaluators failures masking metrics prompts replies state "
+    "threads",
     "cowest_graph.testing": "domains",
     "cowest_graph.adapters": "files",
     f"{_WEAK}.hardware": "",

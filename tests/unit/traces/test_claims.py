@@ -196,6 +196,28 @@ def test_the_first_failed_write_ends_a_collection_which_then_goes_on(tmp_path: P
     assert len(model.calls) <= 105 + paid - 8  # what was stored was not paid again
 
 
+def test_a_collection_that_ends_by_an_error_leaves_nothing_under_way(tmp_path: Path) -> None:
+    """Else the garbage collector ends it, in a thread that it may be waiting for."""
+    under_way, started = 0, 0
+
+    def reply(_: Any) -> str:
+        nonlocal under_way, started
+        under_way, started = under_way + 1, started + 1
+        time.sleep(0.2)
+        under_way -= 1
+        return "Answer: B12"
+
+    traces = Faulty(tmp_path / "traces.db")
+    traces.room = 1 + 20
+    rows = [{"query": f"{n}?", "reference": "B12"} for n in range(15)]
+    with pytest.raises(NotStored) as error:
+        list(collect(collector(traces, ScriptedModel(reply)), rows, max_concurrency=4))
+    assert error.value.__traceback__ is not None  # whose frames hold the iteration
+    paid, left = started, under_way
+    time.sleep(0.5)
+    assert (left, started) == (0, paid)
+
+
 def test_a_full_sqlite_file_is_found_before_the_first_call(tmp_path: Path) -> None:
     """A real one: the file may not grow."""
     model = ScriptedModel(["Answer: B12"])
