@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -27,6 +28,10 @@ from cowest_graph.telemetry import observer
 from cowest_graph.threads import in_threads
 
 log = logging.getLogger(__name__)
+
+_HANDLED: deque[BaseException] = deque(maxlen=1000)
+"""The last errors that a handler took. LangGraph knows those of a pass by `id` alone, and lets a
+later error that has the id of one that is gone end the pass without being raised."""
 
 CALL = "cowest_call"
 """The metadata key of a journalled call: its trace's key and its slot."""
@@ -113,7 +118,7 @@ def keep_failure(role: str, key: str, then: str) -> Callable[..., Command[str]]:
         kind = failure_kind(error.error)
         if kind in FATAL:
             raise error.error
-        record = failed_call(role, error.error)
+        record = _handled(role, error.error)
         return Command(update={key: None, "calls": [record]}, goto=then)
 
     # LangGraph injects the error by its annotation, which must be the class itself.
@@ -133,12 +138,19 @@ def fall_back(
     """
 
     def handle(state: Mapping[str, Any], error: NodeError) -> Command[str]:
-        record = failed_call(role, error.error)
+        record = _handled(role, error.error)
         log.warning("the %s call failed (%s); %s takes over", role, record["failure"], then)
         return Command(update={**instead(state), "calls": [record]}, goto=then)
 
     handle.__annotations__["error"] = NodeError  # as above
     return handle
+
+
+def _handled(role: str, error: BaseException) -> CallRecord:
+    """The record of a call whose error goes no further; the error is kept, without its frames."""
+    record = failed_call(role, error)
+    _HANDLED.append(error.with_traceback(None))
+    return record
 
 
 def failed_call(role: str, error: BaseException) -> CallRecord:

@@ -24,12 +24,13 @@ def main() -> None:
     given = options.parse_args()
     folders = [str(folder) for folder in given.folders]
     steps = {
-        "calls a pair, live": [HERE / "live.py", *folders],
+        "calls a pair, five drafts": [HERE / "live.py", *folders],
+        "calls a pair, eight drafts": [HERE / "live.py", *folders, "--drafts", "8"],
         "calls a pair, replayed": [HERE / "adaptive.py", *folders],
         "router, demo": [ROUTING / "demo.py", *folders],
         "router, MedMCQA": [ROUTING / "medmcqa.py"],
         "sequential gate": [HERE / "gates.py", *folders, "--runs", str(given.runs)],
-        "rounds 1 to 4": [HERE / "rounds.py", *folders],
+        "rounds 1 to 4": [HERE / "rounds.py", *folders, "--ways", "same"],
     }
     for name, command in steps.items():
         print(f"\n## {name}\n", flush=True)

@@ -23,6 +23,7 @@ from cowest_graph.exploring.settings import Explore
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, text_of
 from cowest_graph.state import Asked, CallRecord
+from cowest_graph.telemetry import carried, recorded
 from cowest_graph.threads import Background, called_here
 from cowest_graph.traces import TraceStore
 from cowest_graph.traces.beside.spending import PATIENCE, Spending
@@ -141,7 +142,7 @@ class Explorer:
             self._traces.offer(trace)
             kept, purse = trace, _Purse(None, 0)
         if kept.exploration is not None and kept.exploration.solo.drawn:
-            self._begin(partial(self._follow, kept, asked, served, purse), trace.key)
+            self._begin(carried(partial(self._follow, kept, asked, served, purse)), trace.key)
         elif room:
             self._background.leave()
         return kept
@@ -191,15 +192,23 @@ class Explorer:
         done, exploration = _Done(), trace.exploration
         try:
             self._alone(done, trace, asked, served, purse)
-            self._traces.amend(trace, partial(_explored, done, self._tools.evaluator))
+            alone = self._add(done, trace, told=trace)
             if exploration is not None and exploration.drafts.drawn:
                 for index in range(1, self._explore.num_drafts + 1):
                     done.attempts.append(self._tried(index, trace, asked, purse))
-                self._traces.amend(trace, partial(_explored, done, self._tools.evaluator))
+                self._add(done, trace, told=alone)
         except Exception as error:
             log.warning("the exploration of a query was not kept: %s", masked_error(error))
         finally:
             self._settle(purse)
+
+    def _add(self, done: _Done, trace: Trace, *, told: Trace) -> Trace:
+        """Add what there is to the trace that was kept; the trace as telemetry was told of it."""
+        change = partial(_explored, done, self._tools.evaluator)
+        self._traces.amend(trace, change)
+        now = Trace.model_validate(change(trace).model_dump())  # which makes the gains
+        recorded(now, told)
+        return now
 
     def _settle(self, purse: _Purse) -> None:
         if purse.reservation is None:

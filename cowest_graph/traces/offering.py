@@ -112,12 +112,7 @@ class Offering(Forgetting, Reading):
         """
         try:
             self.take_in()
-            with self._transaction(writes=True) as connection:
-                data = connection.scalar(data_of(trace.key))
-                if data is not None:
-                    changed = self.redacted(change(Trace.model_validate(data)))
-                    put(connection, rows_to_store([changed]))
-                return data is not None
+            return self.change(trace.key, change) is not None
         except Exception as error:
             self._keep_beside(change(trace), error)
             return False

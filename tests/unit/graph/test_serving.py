@@ -174,6 +174,19 @@ def test_both_down_raises_the_strong_model_s_error_and_is_recorded() -> None:
     ]
 
 
+def test_no_error_is_taken_for_an_earlier_one_that_is_gone() -> None:
+    """LangGraph knows handled errors by `id`, which a later error may have."""
+    lost = 0
+    for _ in range(150):
+        weak, strong = ScriptedModel([ConnectionError("w")]), ScriptedModel([TimeoutError("s")])
+        try:
+            collaboration(weak, strong, traces=TraceStore(":memory:")).invoke({"query": "?"})
+        except TimeoutError:
+            continue
+        lost += 1
+    assert lost == 0
+
+
 @pytest.mark.parametrize("wrong", [{"on_weak_failure": "draft"}, {"on_strong_failure": "weak"}])
 def test_another_word_is_refused_with_those_there_are(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"there are: .*raise"):

@@ -29,6 +29,7 @@ from cowest_graph import (
 )
 from cowest_graph.apps.chat_model import CollaborativeChatModel
 from cowest_graph.benchmark.scoreboard import Price
+from cowest_graph.exploring import Explore, wait_for_exploration
 from cowest_graph.masking import learn
 from cowest_graph.shadows import wait_for_shadows
 from cowest_graph.telemetry import instrument, uninstrument
@@ -355,3 +356,22 @@ def test_nothing_is_told_and_nothing_imported_unless_it_is_switched_on() -> None
     )
     told = ["cowest_graph.telemetry.observers", "cowest_graph.telemetry.switch"]
     assert ran.stdout.strip() == str(told)
+
+
+def test_what_is_explored_is_a_part_of_its_pass_and_its_gain_is_counted_once(seen: Seen) -> None:
+    both = {
+        "evaluator": metric(exact_match),
+        "explore": Explore(solo=1.0, drafts=1.0, num_drafts=1),
+    }
+    with TraceStore(":memory:") as store:
+        create_collaboration(weak(), strong(), traces=store, **both).compile(name="x").invoke(QUERY)
+        assert wait_for_exploration(30) == 0
+        (trace,) = store
+    (whole,) = [s for s in seen.spans if s.name == "invoke_workflow x"]
+    calls = [span for span in seen.spans if parent(span) == whole.context.span_id]
+    roles = sorted(str(dict(span.attributes or {})["cowest.role"]) for span in calls)
+    assert roles == sorted(["draft", "refine", "evaluate"] * 2 + ["solo", "evaluate"])
+    gains = [attempt.gain for attempt in trace.attempts]
+    (gain,) = seen.metrics()["cowest.gain"]
+    assert (gain.count, gain.sum) == (2, sum(filter(None, gains)))
+    assert None not in gains
