@@ -2,7 +2,7 @@
 
     python benchmarks/rounds/every.py runs/s0 runs/s1 runs/s2    # folders of `cowest demo`
 
-Give copies where the folders are to stay as they are. An hour on two cores, most of it the rounds.
+Give copies where the folders are to stay as they are. Most of its time are the rounds.
 """
 
 from __future__ import annotations
