@@ -43,7 +43,7 @@ from cowest_graph.graph.chains import (
 )
 from cowest_graph.graph.compiled import CollaborationGraph
 from cowest_graph.graph.exploring import explorer_of
-from cowest_graph.graph.routes import Routed, add_routes, sampling_of
+from cowest_graph.graph.routes import Routed, add_routes, drafts_beside, sampling_of
 from cowest_graph.graph.runs import whose
 from cowest_graph.graph.streaming import hidden, shown
 from cowest_graph.graph.tracing import ChatModel, Facts, State
@@ -148,15 +148,16 @@ def _answering(
     weak, strong, prompts, evaluator = facts.weak, facts.strong, facts.prompts, facts.evaluator
     kept = Collaboration if router is None else Routed
     graph = CollaborationGraph(kept, input_schema=Query, output_schema=Answered)
-    drafting = drafting_chain(weak, prompts, sampling_of(router))
+    draws = partial(drafting_chain, weak, prompts)
+    drafting = draws(sampling_of(router))
     then = "record" if evaluator is None else "evaluate"
     shadows = None if traces is None else Shadows(shadowing_chain(drafting), traces)
 
     def add(
-        name: str, chain: Chain, key: str, role: str, handler: Any = None, *, also: Any = None
+        name: str, chain: Chain, key: str, role: str, handler: Any = None, *, wrap: Any = None
     ) -> None:
         node = model_call(chain, key=key, role=role)
-        node = node if also is None else node | also
+        node = node if wrap is None else wrap(node)
         if traces is not None and handler is None:
             node = seen_failing(node, _recording_failures(facts, traces, role))
         graph.add_node(name, node, error_handler=handler)
@@ -164,14 +165,14 @@ def _answering(
     by_strong = fall_back("draft", "alone") if strong_alone else None
     by_draft = fall_back("refine", "record", _answer_by_the_draft) if draft_alone else None
     graph.add_node("begin", _beginning_pass(facts, routed=router is not None))
-    add("draft", hidden(drafting), "draft", "draft", by_strong)
+    add("draft", hidden(drafting), "draft", "draft", by_strong, wrap=drafts_beside(router, draws))
     refining = shown(refining_chain(strong, prompts), "refining")
     add("refine", refining, "answer", "refine", by_draft)
     graph.add_node("record", _recording_answers(facts, traces, shadows, shadow, explorer))
     if router is None:
         chained(graph, START, "begin", "draft", "refine", then)
     else:
-        add_routes(graph, router, add, partial(drafting_chain, weak, prompts), then, by_strong)
+        add_routes(graph, router, add, draws, then, by_strong)
     if by_strong is not None or router is not None:
         answering = shown(solo_chain(strong, prompts), "answering alone")
         drafted = draft_alone and router is not None and router.after_draft
@@ -201,7 +202,7 @@ def _beginning_pass(facts: Facts, *, routed: bool = False) -> Chain:
         # A pass that fails and is resumed is one trace, so it has its key from the start. What an
         # earlier turn of the thread produced ends here.
         fresh = {"draft": None, "answer": None, "score": None, "calls": Overwrite([])}
-        fresh |= {"route": None, "second": None} if routed else {}
+        fresh |= {"route": None, "others": None} if routed else {}
         chosen = chosen_version(facts.weak, config)
         asked = facts.asked(state)
         begun = {"asked": asked, "weak_version": chosen, "key": uuid.uuid4().hex}

@@ -30,6 +30,7 @@ class Collectors:
         style, prompts, domain: as in `create_collector`.
         max_concurrency: queries at a time, for whoever runs one.
         strategy: as in `create_collector`.
+        logprobs: whether drafts come with their log-probabilities, which routers read.
     """
 
     weak: ChatModel
@@ -41,6 +42,7 @@ class Collectors:
     domain: str | None = None
     max_concurrency: int = 8
     strategy: Strategy = "algorithm1"
+    logprobs: bool = False
 
     @property
     def wording(self) -> Prompts:
@@ -108,6 +110,6 @@ class Collectors:
             style=self.style,
             prompts=self.prompts,
             domain=self.domain,
-            sampling=sampling,
+            sampling={**({"logprobs": True} if self.logprobs else {}), **(sampling or {})} or None,
             strategy=self.strategy,
         ).compile()

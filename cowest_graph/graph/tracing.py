@@ -132,10 +132,9 @@ def _attempts(state: State, *, drafted: bool) -> list[Attempt]:
     else:
         own = {}
     first = attempt_of(state, index=0).model_copy(update=own)
-    if state.get("second") is None:
-        return [first]
-    compared = {"draft": state["second"], "weak_version": state.get("weak_version"), "calls": []}
-    return [first, attempt_of(compared, index=1)]
+    version = state.get("weak_version")
+    others = [{"draft": d, "weak_version": version, "calls": []} for d in state.get("others") or []]
+    return [first, *(attempt_of(other, index=n) for n, other in enumerate(others, start=1))]
 
 
 def _parted(state: State) -> tuple[list[Any], str]:

@@ -7,11 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cowest_graph.routing.choosing import came_to, on_average
     from cowest_graph.routing.curves import Compared, Curve, Outcomes, compared
     from cowest_graph.routing.features import Features
-    from cowest_graph.routing.fitting import Fitted, fit_router, outcomes, parted, whole
+    from cowest_graph.routing.fitting import (
+        Fitted,
+        drafted,
+        fit_router,
+        outcomes,
+        parted,
+        whole,
+    )
     from cowest_graph.routing.lessons import Example, Taught, examples
     from cowest_graph.routing.measuring import Measured, measured
+    from cowest_graph.routing.pacing import Paced
     from cowest_graph.routing.policies import Policy
     from cowest_graph.routing.registry import NONE, FollowingRouter, RouterRegistry
     from cowest_graph.routing.router import Router
@@ -28,6 +37,7 @@ _FILES = {
     "FollowingRouter": "registry",
     "Measured": "measuring",
     "Outcomes": "curves",
+    "Paced": "pacing",
     "Policy": "policies",
     "Router": "router",
     "RouterRegistry": "registry",
@@ -35,10 +45,13 @@ _FILES = {
     "Taught": "lessons",
     "Target": "targets",
     "Way": "seen",
+    "came_to": "choosing",
     "compared": "curves",
+    "drafted": "fitting",
     "examples": "lessons",
     "fit_router": "fitting",
     "measured": "measuring",
+    "on_average": "choosing",
     "outcomes": "fitting",
     "parted": "fitting",
     "whole": "fitting",
@@ -54,6 +67,7 @@ __all__ = [
     "FollowingRouter",
     "Measured",
     "Outcomes",
+    "Paced",
     "Policy",
     "Router",
     "RouterRegistry",
@@ -61,10 +75,13 @@ __all__ = [
     "Target",
     "Taught",
     "Way",
+    "came_to",
     "compared",
+    "drafted",
     "examples",
     "fit_router",
     "measured",
+    "on_average",
     "outcomes",
     "parted",
     "whole",

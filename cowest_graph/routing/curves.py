@@ -50,6 +50,15 @@ class Outcomes:
         costs = np.asarray([self.costs[way] for way in ways])[at, rows]
         return scores, costs
 
+    def rows(self, places: Sequence[int]) -> Outcomes:
+        """Of these examples alone."""
+        at = list(places)
+        return Outcomes(
+            {way: each[at] for way, each in self.scores.items()},
+            {way: each[at] for way, each in self.costs.items()},
+            [self.groups[place] for place in at],
+        )
+
     def always(self, way: Way) -> tuple[float, float]:
         """Mean score and cost of one way for all."""
         return float(self.scores[way].mean()), float(self.costs[way].mean())

@@ -48,6 +48,8 @@ class Features:
         groups: of `GROUPS`.
         domains: that have a column of their own; another one, or none, has 0 in all of them.
         embedding: the name of the embedding model, kept so that no other one is read with it.
+        compared: whether queries are compared with known ones by the embedding, although no text
+            may be read by it. Words alone take another phrasing for another question.
 
     Raises:
         ValueError: for a group that there is not, or none.
@@ -56,6 +58,7 @@ class Features:
     groups: tuple[str, ...]
     domains: tuple[str, ...] = ()
     embedding: str = MINILM
+    compared: bool = False
 
     def __post_init__(self) -> None:
         if not self.groups or (wrong := set(self.groups) - set(GROUPS)):
@@ -70,7 +73,7 @@ class Features:
     @property
     def embedded(self) -> bool:
         """Whether an embedding model is needed."""
-        return bool({"query", "draft"} & {*self.groups})
+        return self.compared or bool({"query", "draft"} & {*self.groups})
 
     def lacking(self, seen: Seen) -> str | None:
         """What a query does not have and this needs; None when it has everything."""
@@ -121,7 +124,7 @@ class Features:
     def nearness(self, seen: Sequence[Seen], embed: Embed | None = None) -> Table:
         """The queries' own unit vectors, to tell how near one is to what was learnt from.
 
-        Of the embedding where it is read anyway, else of the words.
+        Of the embedding where there is one, else of the words.
         """
         texts = [each.query for each in seen]
         return _unit((embed or minilm)(texts) if self.embedded else _hashed(texts))

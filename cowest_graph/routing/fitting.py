@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cowest_graph.routing.choosing import gathered
+from cowest_graph.routing.costing import Unit, cost, costs, lengths, unit_of
 from cowest_graph.routing.curves import Outcomes
 from cowest_graph.routing.features import Embed, Features, Table
 from cowest_graph.routing.learning import Learnt, learnt
@@ -31,7 +33,6 @@ _KNOWN = 1000  # queries that a router keeps, to tell what is like none of them
 _FAR = 0.6  # of the cosine that learnt queries have to each other; other domains are far below it
 
 Moment = Literal["before", "after"]
-Unit = Literal["tokens", "calls"]
 Reads = Literal["embedding", "words", "form"]
 READS: tuple[Reads, ...] = ("embedding", "words", "form")
 
@@ -108,7 +109,8 @@ def groups_of(found: Sequence[Example], moment: Moment, reads: Reads = "embeddin
         groups += [*(f"draft{name}" for name in named), "draft_shape"]
         if found and all(each.seen.logprobs for each in found):
             groups.append("logprobs")
-    return Features(tuple(groups), tuple(domains) if "domain" in groups else ())
+    kept = tuple(domains) if "domain" in groups else ()
+    return Features(tuple(groups), kept, compared=True)
 
 
 def fit_router(
@@ -126,6 +128,7 @@ def fit_router(
     seed: int = 0,
     embed: Embed | None = None,
     parts: Parts | None = None,
+    drafts: int = 1,
 ) -> Fitted:
     """Teach a router.
 
@@ -146,10 +149,11 @@ def fit_router(
         seed: of the folds.
         embed: see `Features.table`.
         parts: other parts than those by the query's text.
+        drafts: see `Router`; the price is chosen where it chooses among as many of a query.
 
     Raises:
         ImportError: without scikit-learn.
-        ValueError: for too few queries, or a target that nothing gets.
+        ValueError: for too few queries or drafts, or a target that nothing gets.
     """
     parts = parts or parted(found, validation=validation, test=test)
     used = list(ways) if ways is not None else ways_of(parts.fit)
@@ -160,17 +164,19 @@ def fit_router(
             "(`cowest collect`), with an evaluator that can score drafts as well"
         )
     taught, reads = _best(parts.fit, features, moment, used, seed, embed)
-    unit = unit or _unit_of(parts.fit, used)
+    unit = unit or unit_of(parts.fit, used)
     fallback: Way = "both" if "both" in used else "strong"
     nearness = reads.nearness([each.seen for each in parts.fit], embed)
+    means = costs(parts.fit, used, unit)
     policy = Policy(
-        costs=_costs(parts.fit, used, unit),
+        costs=means,
         fallback=fallback,
         quorum=quorum,
         nearest=_nearest(nearness, parts.fit),
     )
     known = _kept(nearness, seed)
-    router = Router(reads, taught.scorers, policy, None, epsilon, known, embed)
+    router = Router(reads, taught.scorers, policy, None, epsilon, known, embed, drafts)
+    router = replace(router, lengths=lengths(parts.fit, used, unit, means))
     chosen = _priced(target, router, taught, parts, unit)
     router = replace(router, policy=replace(policy, price=chosen.price))
     card = _card(router, target, chosen, taught, parts, unit, moment, seed)
@@ -194,6 +200,10 @@ def _best(
 
 def _priced(target: Target, router: Router, taught: Learnt, parts: Parts, unit: Unit) -> Priced:
     ways = list(router.policy.costs)
+
+    def choices(rows: Sequence[Example]) -> Any:
+        return {"outcomes": outcomes(rows, ways, unit), "sets": drafted(rows, router.drafts)}
+
     if parts.validation:
         rows = whole(parts.validation, ways)
         if len({each.group for each in rows}) < 2:
@@ -202,13 +212,28 @@ def _priced(target: Target, router: Router, taught: Learnt, parts: Parts, unit: 
                 "more, or choose it by the folds (validation 0)"
             )
         expected = router.expected([each.seen for each in rows])
-        return priced(target, router.policy, expected, outcomes(rows, ways, unit))
+        return priced(target, router.policy, expected, **choices(rows))
     kept = [n for n, each in enumerate(parts.fit) if whole([each], ways)]
     if not kept:
         raise ValueError("no query has the scores of all ways, to choose a price on; collect some")
     rows = [parts.fit[n] for n in kept]
     crossed = {way: taught.crossed[way][kept][:, None] for way in ways}
-    return priced(target, router.policy, crossed, outcomes(rows, ways, unit))
+    return priced(target, router.policy, crossed, **choices(rows))
+
+
+def drafted(found: Sequence[Example], drafts: int) -> list[list[int]]:
+    """The examples that a router of so many drafts chooses among (`choosing.gathered`).
+
+    Raises:
+        ValueError: where no query has several.
+    """
+    sets = gathered([each.group for each in found], drafts)
+    if drafts > 1 and max(map(len, sets), default=0) < 2:
+        raise ValueError(
+            f"a choice among {drafts} drafts was wanted, and no query here has two that were "
+            "scored; collect with several (`--drafts`)"
+        )
+    return sets
 
 
 def whole(found: Sequence[Example], ways: Sequence[Way]) -> list[Example]:
@@ -220,30 +245,9 @@ def outcomes(found: Sequence[Example], ways: Sequence[Way], unit: Unit) -> Outco
     """Scores and costs of examples that are `whole`."""
     return Outcomes(
         {way: np.asarray([each.scores[way] for each in found]) for way in ways},
-        {way: np.asarray([_cost(each, way, unit) for each in found]) for way in ways},
+        {way: np.asarray([cost(each, way, unit) for each in found]) for way in ways},
         [each.group for each in found],
     )
-
-
-def _cost(each: Example, way: Way, unit: Unit) -> float:
-    if unit == "calls":
-        return 0.0 if way == "weak" else 1.0
-    return each.tokens[way]
-
-
-def _unit_of(found: Sequence[Example], ways: Sequence[Way]) -> Unit:
-    """Tokens where every scored way told them."""
-    told = all(way in each.tokens for each in found for way in ways if way in each.scores)
-    return "tokens" if told else "calls"
-
-
-def _costs(found: Sequence[Example], ways: Sequence[Way], unit: Unit) -> dict[Way, float]:
-    means = {}
-    for way in ways:
-        costs = [_cost(each, way, unit) for each in found if way in each.scores]
-        means[way] = float(np.mean(costs))
-    dearest = max(means.values()) or 1.0
-    return {way: mean / dearest for way, mean in means.items()}
 
 
 def _nearest(vectors: Table, found: Sequence[Example]) -> float:
@@ -290,6 +294,7 @@ def _card(
         "hyperparameters": {"seed": seed, "quorum": router.policy.quorum, **_plain(taught)},
         "chosen": chosen.as_dict(),
         "epsilon": router.epsilon,
+        "drafts": router.drafts,
         "metrics": {},
         "versions": {name: version(name) for name in ("scikit-learn", "numpy")},
     }

@@ -9,9 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from cowest_graph.benchmark.statistics import Difference
+from cowest_graph.routing.choosing import came_to, on_average
+from cowest_graph.routing.costing import Unit
 from cowest_graph.routing.curves import Compared, Curve, Outcomes, area_less, compared
-from cowest_graph.routing.fitting import Unit, outcomes, whole
+from cowest_graph.routing.fitting import drafted, outcomes, whole
 from cowest_graph.routing.lessons import Example
 from cowest_graph.routing.rivals import query_only
 from cowest_graph.routing.router import Router
@@ -26,7 +30,7 @@ class Measured:
 
     Args:
         queries: there are.
-        constant: mean score and cost of each way for all.
+        constant: mean score and cost of each way for all, of drafts that nobody chose.
         router: of the router with its price.
         shares: of the queries, by the way that they went.
         curves: over all prices, beside random mixing, by name; the router's first.
@@ -58,17 +62,22 @@ def curve_of(
         found: `whole` ones.
         unit: of the costs.
         most: policies, at most.
+
+    Returns:
+        The curve, and what the ways came to on the same queries where nobody chose a draft.
     """
     seen = [each.seen for each in found]
     expected, sure = router.expected(seen), router.near(seen)
-    policies = []
-    for price in router.policy.prices(expected, most):
-        ways = router.policy.chosen(expected, price=price)
-        far = price != float("inf")  # the cheapest end is the cheapest way for all
-        fallback = router.policy.fallback
-        policies.append([w if s or not far else fallback for w, s in zip(ways, sure, strict=True)])
+    # The cheapest end is the cheapest way for all, of whatever kind the query is.
+    near = [sure, np.ones(len(seen), dtype=bool)]
     there = outcomes(found, list(router.policy.costs), unit)
-    return Curve.of(name, there, policies), there
+    sets = drafted(found, router.drafts)
+    policies = [
+        came_to(there, *router.picked_of(expected, near[price == float("inf")], sets, price=price))
+        for price in router.policy.prices(expected, most)
+    ]
+    scores, costs = (np.asarray(each) for each in zip(*policies, strict=True))
+    return Curve(name, scores, costs), on_average(there, sets)
 
 
 def measured(
@@ -98,11 +107,13 @@ def measured(
     dear = router.policy.fallback
     cheap: Way = min(ways, key=lambda way: router.policy.costs[way])
     own, there = curve_of(OURS, router, rows, unit)
-    rival = query_only(taught, rows, there, cheap=cheap, dear=dear, embed=router.embed)
+    sets = drafted(rows, router.drafts)
+    asked = [rows[each[0]] for each in sets]
+    rival = query_only(taught, asked, there, cheap=cheap, dear=dear, embed=router.embed)
     drawn = [own, *([rival] if rival is not None else [])]
     ends: dict[str, Any] = {"cheap": cheap, "dear": dear, "resamples": resamples}
-    chosen = router.chosen([each.seen for each in rows])
-    scores, costs = there.of(chosen)
+    taken, chosen = router.picked([each.seen for each in rows], sets)
+    scores, costs = came_to(outcomes(rows, ways, unit), taken, chosen)
     return Measured(
         queries=len(set(there.groups)),
         constant={way: there.always(way) for way in ways},

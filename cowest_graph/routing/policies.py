@@ -77,6 +77,22 @@ class Policy:
             ways[place] if is_sure else ways[0] for place, is_sure in zip(best, sure, strict=True)
         ]
 
+    def worth(
+        self, expected: Mapping[Way, Table], chosen: Sequence[Way], *, price: float | None = None
+    ) -> Table:
+        """(queries,): the expected score of each one's way, less the price of its cost.
+
+        Where all go the cheapest way, it is the expected score alone.
+
+        Args:
+            expected, price: as in `chosen`.
+            chosen: a way a query.
+        """
+        at = self.price if price is None else price
+        at = 0.0 if at is None or np.isinf(at) else at
+        rows = enumerate(chosen)
+        return np.asarray([expected[w][row].mean() - at * self.costs[w] for row, w in rows])
+
     def prices(self, expected: Mapping[Way, Table], most: int = 200) -> list[float]:
         """The prices at which some query changes its way, rising; infinity is the last.
 

@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,7 @@ class FollowingRouter:
 
     A graph's edges say whether it decides before the draft or after it, so a version of the other
     kind is not followed: both models answer, and a warning says so, until the graph is built anew.
+    So does the number of drafts that are drawn: a version that wants more chooses among those.
 
     Args:
         registry: of the versions.
@@ -201,21 +202,33 @@ class FollowingRouter:
         self.after_draft = told if after_draft is None else after_draft
         self.logprobs = now.logprobs if now is not None else False
         self.second = now.second if now is not None else False
+        self.drafts = now.drafts if now is not None else 1
 
     def decide(self, seen: Seen, key: str) -> Route:
-        """By the chosen version; without one both answer.
+        """As `choose`, of one draft."""
+        return self.choose([seen], key)[1]
+
+    def choose(self, drafted: Sequence[Seen], key: str) -> tuple[int, Route]:
+        """By the chosen version, among as many drafts as are drawn; without one both answer.
 
         Raises:
             ValueError: for a chosen version that is damaged; the graph lets both answer then.
         """
+        router = self.now()
+        return (0, Route(way="both")) if router is None else router.choose(drafted, key)
+
+    def now(self) -> Router | None:
+        """The chosen version; None where there is none that this graph can follow.
+
+        Raises:
+            ValueError: as `choose`.
+        """
         router = self._chosen()
-        if router is None:
-            return Route(way="both")
-        if router.after_draft != self.after_draft:
+        if router is not None and router.after_draft != self.after_draft:
             when = "after the draft" if router.after_draft else "before the draft"
             log.warning("router %s decides %s, and this graph does not", router.name, when)
-            return Route(way="both")
-        return router.decide(seen, key)
+            return None
+        return router
 
     def _chosen(self) -> Router | None:
         name = self._registry.current

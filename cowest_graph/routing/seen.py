@@ -5,6 +5,7 @@ Knows no model, no learning and no graph: a router of your own needs nothing but
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -56,3 +57,24 @@ class Router(Protocol):
             key: of the pass's trace; what is left to chance is drawn from it, so that a pass that
                 is resumed goes on the same way.
         """
+
+
+class Choosing(Router, Protocol):
+    """A router that chooses among drafts, too; `decide` is not asked then."""
+
+    @property
+    def drafts(self) -> int:
+        """How many are drawn of a query, the weak model's own draft the first of them."""
+
+    def choose(self, drafted: Sequence[Seen], key: str) -> tuple[int, Route]:
+        """The place of the draft that is taken, and the way.
+
+        Args:
+            drafted: the query with each draft there is; a draft that failed is none of them.
+            key: as in `decide`.
+        """
+
+
+def drafts_of(router: Router) -> int:
+    """How many drafts of a query a router chooses among; 1 for one that does not choose."""
+    return int(getattr(router, "drafts", 1))

@@ -13,12 +13,13 @@ queries it was chosen on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from cowest_graph.routing.choosing import Sets, came_to, on_average, picked
 from cowest_graph.routing.curves import Outcomes
 from cowest_graph.routing.features import Table
 from cowest_graph.routing.policies import Policy
@@ -96,39 +97,51 @@ class Priced:
 
 
 def priced(
-    target: Target, policy: Policy, expected: Mapping[Way, Table], outcomes: Outcomes
+    target: Target,
+    policy: Policy,
+    expected: Mapping[Way, Table],
+    outcomes: Outcomes,
+    sets: Sets | None = None,
 ) -> Priced:
     """The price of a policy that gets the target.
+
+    The fallback, of which a share is wanted, is that of a draft that nobody chose.
 
     Args:
         target: what is wanted.
         policy: whose price is looked for.
         expected: (examples, members) by way, by models that have not seen these queries.
         outcomes: of the same examples.
+        sets: of examples that a draft is chosen among; None for each by itself.
     """
-    prices = policy.prices(expected, _TRIED)
-    fallback, _ = outcomes.of([policy.fallback] * len(outcomes.groups))
+    sets = [[row] for row in range(len(outcomes.groups))] if sets is None else sets
+    base, prices = on_average(outcomes, sets), policy.prices(expected, _TRIED)
+    fallback = base.scores[policy.fallback]
     taken: float | None = None
+
+    def at(price: float | None) -> tuple[Table, Table]:
+        return came_to(outcomes, *picked(policy, expected, sets, price=price))
+
     if target.quality is not None:
         for price in prices:  # from the safest on, until one fails
-            scores, _ = outcomes.of(policy.chosen(expected, price=price))
-            if _is_kept(scores - target.quality * fallback, outcomes, target.confidence):
+            scores, _ = at(price)
+            if _is_kept(scores - target.quality * fallback, base, target.confidence):
                 taken = price
             elif target.confidence > 0.5:
                 break
-        return _told(taken, policy, expected, outcomes)
-    _, dear = outcomes.always(policy.fallback)
+        return _told(taken, at, base, policy.fallback)
+    _, dear = base.always(policy.fallback)
     most = target.budget if target.budget is not None else (target.share or 0.0) * dear
-    found = [(outcomes.of(policy.chosen(expected, price=price)), price) for price in prices]
+    found = [(at(price), price) for price in prices]
     within = [(s.mean(), -c.mean(), price) for (s, c), price in found if c.mean() <= most + 1e-9]
     if within:
         taken = max(within)[2]
     elif dear > most:
         raise ValueError(
             f"no way costs as little as {most:g} a query; the cheapest is "
-            f"{min(outcomes.always(way)[1] for way in outcomes.ways):g}"
+            f"{min(base.always(way)[1] for way in base.ways):g}"
         )
-    return _told(taken, policy, expected, outcomes)
+    return _told(taken, at, base, policy.fallback)
 
 
 def _is_kept(leads: Table, outcomes: Outcomes, confidence: float) -> bool:
@@ -145,17 +158,18 @@ def _is_kept(leads: Table, outcomes: Outcomes, confidence: float) -> bool:
 
 
 def _told(
-    price: float | None, policy: Policy, expected: Mapping[Way, Table], outcomes: Outcomes
+    price: float | None,
+    at: Callable[[float | None], tuple[Table, Table]],
+    base: Outcomes,
+    fallback: Way,
 ) -> Priced:
-    everything: list[Way] = [policy.fallback] * len(outcomes.groups)
-    chosen = everything if price is None else policy.chosen(expected, price=price)
-    scores, costs = outcomes.of(chosen)
-    score, cost = outcomes.always(policy.fallback)
+    scores, costs = (base.scores[fallback], base.costs[fallback]) if price is None else at(price)
+    score, cost = base.always(fallback)
     return Priced(
         price=price,
         score=float(scores.mean()),
         cost=float(costs.mean()),
         kept=float(scores.mean()) / score if score > 0 else None,
         spent=float(costs.mean()) / cost if cost > 0 else None,
-        queries=len(set(outcomes.groups)),
+        queries=len(set(base.groups)),
     )

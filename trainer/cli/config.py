@@ -117,6 +117,7 @@ class Config(Models):
             domain=collect.domain,
             max_concurrency=collect.max_concurrency,
             strategy=self._strategy(),
+            logprobs=collect.logprobs,
         )
 
     def _strategy(self) -> str | Adaptive:

@@ -158,6 +158,11 @@ class CollectSection(_Section):
         description="`adaptive` asks strong model and judge no further than it pays; see "
         "[collecting.md](collecting.md).",
     )
+    logprobs: bool = Field(
+        False,
+        description="Keep the weak model's log-probabilities with each draft; [routers](routing.md) "
+        "read them.",
+    )
     again: int = Field(
         0,
         ge=0,

@@ -56,6 +56,7 @@ def facts(card: Mapping[str, Any]) -> list[str]:
         f"wanted: {wanted}, at a confidence of {card['target']['confidence']:.0%}; costs are "
         f"strong {unit}",
         f"queries: {queries}",
+        *([f"takes the best of {drafts} drafts"] if (drafts := card.get("drafts", 1)) > 1 else []),
         f"where the price was chosen: {_share(chosen['kept'])} of the quality for "
         f"{_share(chosen['spent'])} of the cost",
     ]

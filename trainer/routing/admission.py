@@ -15,6 +15,7 @@ from trainer.gate import Gate, Verdict
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
     from cowest_graph.routing import Example, Router, RouterRegistry
+    from cowest_graph.routing.features import Embed
     from cowest_graph.traces import Trace
 
 LOSS = 0.02
@@ -49,6 +50,7 @@ def admitted(
     evaluator: Evaluator | None = None,
     gate: Gate | None = None,
     against: Router | None = None,
+    embed: Embed | None = None,
 ) -> Admission:
     """Whether a router may take the place of what is in use, by the adapters' gate.
 
@@ -62,6 +64,7 @@ def admitted(
         evaluator: as in `fit_from`.
         gate: its margin is below 0; by default `LOSS` of the score of what is in use.
         against: what is in use; by default the registry's choice.
+        embed: what the routers were fitted with, where that was not the packaged model.
 
     Raises:
         LookupError: for a version that there is not.
@@ -69,11 +72,11 @@ def admitted(
     """
     from cowest_graph.routing import examples, parted, whole
 
-    card, candidate = routers.card(name), routers.load(name)
+    card, candidate = routers.card(name), routers.load(name, embed=embed)
     current = routers.current if against is None else None
     shares = [card["parts"]["test"]]
     if against is None and current is not None:
-        against = routers.load(current)
+        against = routers.load(current, embed=embed)
         shares.append(routers.card(current)["parts"]["test"])
     if not min(shares) > 0:
         raise ValueError(
@@ -97,15 +100,16 @@ def admitted(
 
 def _constant(router: Router) -> Router:
     """The same, with everything the fallback's way."""
-    return replace(router, policy=replace(router.policy, price=None))
+    return replace(router, policy=replace(router.policy, price=None), drafts=1)
 
 
 def _came_to(router: Router, found: Sequence[Example], unit: Any) -> tuple[list[float], float]:
     """A score a query, and the mean cost a query."""
-    from cowest_graph.routing import outcomes
+    from cowest_graph.routing import came_to, drafted, on_average, outcomes
 
-    there = outcomes(found, list(router.policy.costs), unit)
-    scores, costs = there.of(router.chosen([each.seen for each in found]))
+    whole, sets = outcomes(found, list(router.policy.costs), unit), drafted(found, router.drafts)
+    scores, costs = came_to(whole, *router.picked([each.seen for each in found], sets))
+    there = on_average(whole, sets)
     by_query: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for group, score, cost in zip(there.groups, scores.tolist(), costs.tolist(), strict=True):
         by_query[group].append((score, cost))

@@ -64,3 +64,40 @@ def routed(way: Any, propensity: float, query: str, **fields: Any) -> Trace:
     """A query of real traffic."""
     route = Route(way=way, propensity=propensity, router="r0001")
     return Trace(kind="inference", query=query, reference="7", route=route, **fields)
+
+
+def drafted_twice(count: int = 120, seed: int = 0) -> list[Trace]:
+    """Collections of sums with two drafts, of which the one that names both heights helps.
+
+    Which of the two comes first is left to chance.
+    """
+    draw = random.Random(seed)
+    found = []
+    for number in range(count):
+        one, other = draw.sample(TOWNS, 2)
+        height, more = draw.randrange(100, 900), draw.randrange(100, 900)
+        full = f"Explanation: {one} is {height} high. {other} is {more} high.\nAnswer: 7"
+        half = f"Explanation: {one} is {height} high. {other} is on the map.\nAnswer: 7"
+        said = draw.sample([(full, 1.0), (half, 0.0)], 2)
+        found.append(
+            Trace(
+                query=f"How high are {one} and {other} together? (map {number})",
+                reference=str(height + more),
+                domain="towns",
+                num_drafts=2,
+                solo="Answer: I do not know",
+                solo_score=0.0,
+                calls=calls("solo", 60),
+                attempts=[
+                    Attempt(
+                        index=index,
+                        draft=draft,
+                        answer="Answer: 0",
+                        score=score,
+                        calls=[*calls("draft", 50), *calls("refine", 100)],
+                    )
+                    for index, (draft, score) in enumerate(said)
+                ],
+            )
+        )
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hills import collected
+from hills import collected, words
 
 from cowest_graph import TraceStore, exact_match, metric
 from cowest_graph.routing import RouterRegistry, Target
@@ -29,8 +29,6 @@ def store(tmp_path: Path) -> Path:
 
 
 def routers(folder: Path, **settings: Any) -> tuple[RouterRegistry, str]:
-    from hills import words
-
     found = RouterRegistry(folder / "routers")
     with TraceStore(f"sqlite:///{folder}/traces.db") as traces:
         name = fit_from(
@@ -60,21 +58,22 @@ def test_it_is_kept_with_figures_of_what_it_never_saw(store: Path) -> None:
 def test_the_gate_lets_a_cheaper_router_in_and_a_worse_one_not(store: Path) -> None:
     found, name = routers(store)
     scoring = metric(exact_match)
+    given: dict[str, Any] = {"evaluator": scoring, "gate": Gate(margin=-0.2), "embed": words}
     with TraceStore(f"sqlite:///{store}/traces.db") as traces:
-        admission = admitted(name, found, traces, evaluator=scoring, gate=Gate(margin=-0.2))
+        admission = admitted(name, found, traces, **given)
         assert admission.passed
         assert admission.cost < admission.current
-        router = found.load(name)
+        router = found.load(name, embed=words)
         policy = type(router.policy)(**{**vars(router.policy), "price": float("inf")})
         always = type(router)(
             router.features, router.scorers, policy, known=router.known, embed=router.embed
         )
         cheap = found.add(always, found.card(name))
-        refused = admitted(cheap, found, traces, evaluator=scoring, gate=Gate(margin=-0.2))
+        refused = admitted(cheap, found, traces, **given)
         assert not refused.passed
         assert refused.cost == 0
         found.promote(name)
-        same = admitted(name, found, traces, evaluator=scoring, gate=Gate(margin=-0.2))
+        same = admitted(name, found, traces, **given)
         assert not same.passed  # it is no cheaper than itself
         nothing, blind = routers(store, test=0.0)
         with pytest.raises(ValueError, match="no query was held out"):

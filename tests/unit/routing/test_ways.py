@@ -153,19 +153,81 @@ def test_the_weak_model_is_asked_for_what_the_router_reads() -> None:
     assert "logprobs" not in out["answer"].response_metadata
 
 
+class Drawing(ScriptedModel):
+    """Says another thing each time it is not greedy, by its seed."""
+
+    def _reply(self, messages: Any, arguments: dict[str, Any]) -> AIMessage:
+        said = super()._reply(messages, arguments)
+        if "temperature" not in arguments:
+            return said
+        if arguments["seed"] == 9:
+            raise ConnectionError("gone")
+        return said.model_copy(update={"content": f"Answer: {arguments['seed']}"})
+
+
+class Choosing(Fixed):
+    """Takes the draft that says this."""
+
+    def __init__(self, text: str, way: Any, drafts: int) -> None:
+        super().__init__(way, after_draft=True)
+        self.text, self.drafts = text, drafts
+
+    def choose(self, drafted: list[Seen], key: str) -> tuple[int, Route]:
+        route = self.decide(drafted[0], key)
+        self.seen = list(drafted)
+        return [each.draft for each in drafted].index(self.text), route
+
+
+@pytest.mark.parametrize("run_way", WAYS)
+@pytest.mark.parametrize("way", ["weak", "both"])
+def test_the_draft_that_the_router_takes_is_the_draft(run_way: str, way: str) -> None:
+    router = Choosing("Answer: 8", way, drafts=4)  # the fourth one fails
+    asked = Asked(router, weak=Drawing([DRAFT], seed=6, version="v0003"))
+    out = run(asked.graph, run_way, {"query": "6 + 1?", "reference": "8"})
+    assert [each.draft for each in router.seen] == [DRAFT, "Answer: 7", "Answer: 8"]
+    assert [each.second for each in router.seen] == ["Answer: 7", "Answer: 8", DRAFT]
+    assert out["draft"].text == "Answer: 8"
+    trace = asked.trace
+    assert [each.draft for each in trace.attempts] == ["Answer: 8", DRAFT, "Answer: 7"]
+    assert [each.answer for each in trace.attempts[1:]] == [None, None]
+    drafted = [call for call in trace.attempts[0].calls if call.role == "draft"]
+    assert [call.failure is None for call in drafted].count(False) == 1
+    assert len(drafted) == 4
+    if way == "both":
+        assert "Answer: 8" in asked.strong.calls[0][-1].text
+        assert len(asked.strong.calls) == 1
+    else:
+        assert (out["answer"].text, out["score"]) == ("Answer: 8", 1.0)
+        assert asked.strong.calls == []
+
+
+@pytest.mark.parametrize("run_way", WAYS)
+def test_where_the_first_draft_fails_the_strong_model_answers_alone(run_way: str) -> None:
+    down = Drawing([ConnectionError("down")], seed=6)
+    asked = Asked(Choosing("Answer: 7", "both", drafts=2), weak=down)
+    assert run(asked.graph, run_way, {"query": "6 + 1?"})["answer"].text == ANSWER
+    assert asked.trace.solo == ANSWER
+
+
+def test_a_choice_that_fails_leaves_the_first_draft() -> None:
+    asked = Asked(Choosing("nowhere", "both", drafts=2), weak=Drawing([DRAFT], seed=6))
+    assert asked.graph.invoke({"query": "6 + 1?"})["draft"].text == DRAFT
+    assert asked.trace.route == Route(way="both")
+
+
 def test_a_second_draft_is_compared_and_never_used() -> None:
     router = Fixed("both", after_draft=True, second=True)
-    asked = Asked(router, weak=ScriptedModel([DRAFT, "Answer: 8"]))
+    asked = Asked(router, weak=Drawing([DRAFT], seed=7))
     asked.graph.invoke({"query": "6 + 1?"})
     assert (router.seen[0].draft, router.seen[0].second) == (DRAFT, "Answer: 8")
-    assert asked.weak.arguments[1]["temperature"] == 1.0
+    assert [each["temperature"] for each in asked.weak.arguments if each.get("seed") == 8] == [1.0]
     assert "8" not in asked.strong.calls[0][-1].text
     first, second = asked.trace.attempts
     assert (second.draft, second.answer, second.score) == ("Answer: 8", None, None)
     assert first.answer == ANSWER
     gone = Asked(
         Fixed("both", after_draft=True, second=True),
-        weak=ScriptedModel([DRAFT, ConnectionError("gone")]),
+        weak=Drawing([DRAFT], seed=8),
     )
     assert gone.graph.invoke({"query": "6 + 1?"})["answer"].text == ANSWER
 

@@ -47,6 +47,9 @@ Epsilon = Annotated[
     float, typer.Option(help="Chance of a way drawn from all, so that it can be taught anew.")
 ]
 
+Drafts = Annotated[
+    int, typer.Option(min=1, help="Drafts to draw of each query, of which it takes the best.")
+]
 Version = Annotated[
     str | None, typer.Option(help="Adapter version whose traces are learnt from; any by default.")
 ]
@@ -62,13 +65,14 @@ def fit(
     validation: Validation = 0.2,
     test: Test = 0.2,
     epsilon: Epsilon = 0.0,
+    drafts: Drafts = 1,
     weak_version: Version = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a router from the trace store: who answers which query."""
     wanted = _target(quality, share, budget, confidence)
-    given = {"moment": moment, "unit": unit, "epsilon": epsilon}
+    given = {"moment": moment, "unit": unit, "epsilon": epsilon, "drafts": drafts}
     parts = {"validation": validation, "test": test}
     settings = settings_of(config)
     routers, name = _fitted(settings, wanted, weak_version, {**given, **parts})
