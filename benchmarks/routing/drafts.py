@@ -106,8 +106,9 @@ def measure(folder: Path, drafts: int, shares: Sequence[float], runs: dict[str, 
             )
             told = f"{name}: the best of {drafts} drafts, a budget of {share:g}"
             runs.setdefault(told, []).append(served.routed(fitted.router, share))
-            reads = ", ".join(fitted.card["features"])
-            print(f"seed {demo.seed}: {told}: reads {reads}; {runs[told][-1]}", flush=True)
+            reads, run = ", ".join(fitted.card["features"]), runs[told][-1]
+            right, tokens = sum(run.scores), sum(run.tokens)
+            print(f"seed {demo.seed}: {told}: {right:g} right for {tokens:g} tokens; reads {reads}")
     demo.weak.close()
 
 

@@ -160,8 +160,8 @@ class CollectSection(_Section):
     )
     logprobs: bool = Field(
         False,
-        description="Keep the weak model's log-probabilities with each draft; [routers](routing.md) "
-        "read them.",
+        description="Keep the weak model's log-probabilities with each draft; "
+        "[routers](routing.md) read them.",
     )
     again: int = Field(
         0,
