@@ -259,20 +259,24 @@ def noted(key: str, role: str) -> _Note:
 
 def _scored(key: str) -> _Note:
     def note(said: Evaluation, seconds: float) -> dict[str, Any]:
-        record = CallRecord(
-            role="evaluate",
-            model=said.get("model"),
-            input_tokens=said.get("input_tokens"),
-            output_tokens=said.get("output_tokens"),
-            cached_tokens=said.get("cached_tokens"),
-            service_tier=said.get("service_tier"),
-            seconds=seconds,
-            failure=said.get("failure"),
-            error=said.get("comment") if said.get("failure") else None,
-        )
-        return {key: said.get("score"), "calls": [record]}
+        return {key: said.get("score"), "calls": [scored(said, seconds)]}
 
     return note
+
+
+def scored(said: Evaluation, seconds: float) -> CallRecord:
+    """The record of a call that scored."""
+    return CallRecord(
+        role="evaluate",
+        model=said.get("model"),
+        input_tokens=said.get("input_tokens"),
+        output_tokens=said.get("output_tokens"),
+        cached_tokens=said.get("cached_tokens"),
+        service_tier=said.get("service_tier"),
+        seconds=seconds,
+        failure=said.get("failure"),
+        error=said.get("comment") if said.get("failure") else None,
+    )
 
 
 def part_of(value: AIMessage | str | float, calls: list[Any]) -> Part:

@@ -148,7 +148,7 @@ def best_score(evaluator: Evaluator | None) -> float | None:
     1.0
     """
     name = evaluator_name(evaluator) or ""
-    if name.startswith("judge:"):
+    if name.startswith(("judge:", "judge together:")):
         return 10.0
     return 1.0 if evaluator in METRICS.values() or name in METRICS else None
 

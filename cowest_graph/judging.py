@@ -7,7 +7,7 @@ store; a single answer is judged by `evaluators.judge`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -47,7 +47,15 @@ Asked = Sequence[dict[str, Any]]
 """The three keywords of each answer (`evaluators.keywords`), all of one query."""
 
 
-def judge_together(model: Runnable[LanguageModelInput, Any]) -> Runnable[Asked, list[Evaluation]]:
+class Together(RunnableLambda[Any, Any]):
+    """An evaluator of several answers to one query: of a list of them, or of one by itself.
+
+    A collection by Algorithm 1 asks it once a query, of all answers; whoever has one answer gives
+    that one.
+    """
+
+
+def judge_together(model: Runnable[LanguageModelInput, Any]) -> Together:
     """A judge of several answers to one query in one call.
 
     A reply that has not as many scores as there are answers is asked for once more; then all of
@@ -66,7 +74,10 @@ def judge_together(model: Runnable[LanguageModelInput, Any]) -> Runnable[Asked, 
     learn_from(model)
     ask = model | RunnableLambda(_said)
 
-    def judged(asked: Asked) -> Any:  # evaluations, or the chain that makes them
+    def judged(asked: Asked | Mapping[str, Any]) -> Any:  # evaluations, or the chain for them
+        if isinstance(asked, Mapping):
+            alone = [dict(asked)]
+            return RunnableLambda(lambda _: alone) | chain | RunnableLambda(_first)
         if not asked:
             return []
         if not references(asked[0]["reference_outputs"]["reference"]):
@@ -84,9 +95,13 @@ def judge_together(model: Runnable[LanguageModelInput, Any]) -> Runnable[Asked, 
 
         return RunnableLambda(lambda _: messages) | ask | RunnableLambda(read)
 
-    chain: Runnable[Asked, list[Evaluation]] = RunnableLambda(judged)
+    chain = Together(judged)
     chain.name = f"judge together:{model_name(model) or 'model'}"
     return chain
+
+
+def _first(found: list[Evaluation]) -> Evaluation:
+    return found[0]
 
 
 def parse_scores(text: str, count: int) -> list[int] | None:

@@ -150,6 +150,7 @@ class Collection(Given, Attempted, Collected, total=False):
     weak_version: str | None
     solo: AIMessage | None  # z
     solo_score: float | None  # E(z)
+    scores: dict[str, float | None] | None  # by slot, where all answers are scored at once
     calls: Annotated[list[CallRecord], operator.add]
     finished: dict[str, Any]
 

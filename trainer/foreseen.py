@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from cowest_graph.judging import Together
+
 if TYPE_CHECKING:
     from cowest_graph.benchmark.scoreboard import Price
     from cowest_graph.graph import Collectors
@@ -90,7 +92,9 @@ def foreseen(
     """
     prices = {role: _of_batches(role, price, batched) for role, price in prices.items()}
     drafts = collectors.num_drafts
-    times = {"draft": drafts, "solo": 1, "refine": drafts, "evaluate": drafts + 1 if judged else 0}
+    once = isinstance(collectors.evaluator, Together) and collectors.strategy == "algorithm1"
+    scored = (1 if once else drafts + 1) if judged else 0
+    times = {"draft": drafts, "solo": 1, "refine": drafts, "evaluate": scored}
     newest = store.query(newest_first=True, limit=_LOOKED_AT, domain=collectors.domain)
     means, prompts = _means(newest), collectors.wording
     return [

@@ -29,6 +29,7 @@ from cowest_graph.graph.deciding import Adaptive
 from cowest_graph.graph.nodes import Nodes
 from cowest_graph.graph.runs import at_the_end, whose
 from cowest_graph.graph.tracing import ChatModel, Facts, State, attempt_of, parts_of, text
+from cowest_graph.judging import Together
 from cowest_graph.masking import masked_error
 from cowest_graph.prompts import Prompts, draft_prompt
 from cowest_graph.state import (
@@ -71,7 +72,8 @@ def create_collector(
     is being collected already, here or by another process, is waited for and not asked again.
 
     Args:
-        weak, strong, evaluator, style, prompts, domain: as in `create_collaboration`.
+        weak, strong, evaluator, style, prompts, domain: as in `create_collaboration`. By
+            Algorithm 1, `judging.judge_together` is asked once a query, of all its answers.
         traces: where the traces go.
         num_drafts: K, at least 1 (paper: 5).
         sampling: call arguments of the drafts, such as `{"temperature": 1.0}`; by default the weak
@@ -101,24 +103,33 @@ def create_collector(
 
 
 def _algorithm_1(nodes: Nodes) -> CollaborationGraph:
+    together = isinstance(nodes.facts.evaluator, Together)
     attempt = StateGraph(TriedAttempt, output_schema=Attempted)
     nodes.draft(attempt, "finish")
     nodes.refine(attempt, "finish")
-    nodes.evaluate(attempt, "evaluate", "answer", "score", "finish")
     attempt.add_node("finish", _finish_attempt)
-    chained(attempt, START, "draft", "refine", "evaluate", "finish")
+    if together:
+        chained(attempt, START, "draft", "refine", "finish")
+    else:
+        nodes.evaluate(attempt, "evaluate", "answer", "score", "finish")
+        chained(attempt, START, "draft", "refine", "evaluate", "finish")
 
     facts, traces = nodes.facts, nodes.traces
     graph = CollaborationGraph(Collection, input_schema=Query, output_schema=Collected)
     graph.add_node("begin", _beginning_collection(facts, traces, "algorithm1"))
-    nodes.solo(graph, "record")
-    nodes.evaluate(graph, "evaluate_solo", "solo", "solo_score", "record")
+    scored = "judge" if together else "record"
+    nodes.solo(graph, scored)
     graph.add_node("attempt", attempt.compile())
     graph.add_node("record", _recording_collection(facts, traces, _all_parts), defer=True)
     graph.add_edge(START, "begin")
     graph.add_conditional_edges("begin", _fan_out(facts.num_drafts), ["solo", "attempt", END])
-    chained(graph, "solo", "evaluate_solo", "record", END)
-    graph.add_edge("attempt", "record")
+    graph.add_edge("attempt", scored)
+    if isinstance(facts.evaluator, Together):
+        nodes.judge(graph, facts.evaluator, "record")
+        chained(graph, "solo", "judge", "record", END)
+    else:
+        nodes.evaluate(graph, "evaluate_solo", "solo", "solo_score", "record")
+        chained(graph, "solo", "evaluate_solo", "record", END)
     return graph
 
 
@@ -183,6 +194,7 @@ def _beginning_collection(facts: Facts, traces: TraceStore, strategy: Strategy) 
             "calls": Overwrite([]),
             "solo": None,
             "solo_score": None,
+            "scores": None,
         }
         found = {
             "key": key,
@@ -226,9 +238,13 @@ def _finish_attempt(state: State) -> Update:
 
 def _all_parts(state: State) -> dict[str, Any]:
     tried = [Attempt.model_validate(attempt) for attempt in state["attempts"]]
+    alone = state.get("solo_score")
+    if (scores := state.get("scores")) is not None:
+        alone = scores.get("solo_score")
+        tried = [a.model_copy(update={"score": scores.get(f"score/{a.index}")}) for a in tried]
     return {
         "solo": text(state.get("solo")),
-        "solo_score": state.get("solo_score"),
+        "solo_score": alone,
         "attempts": sorted(tried, key=lambda attempt: attempt.index),
         "calls": [Call(**call) for call in state["calls"]],
     }

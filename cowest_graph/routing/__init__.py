@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cowest_graph.routing.choosing import came_to, on_average
     from cowest_graph.routing.curves import Compared, Curve, Outcomes, compared
-    from cowest_graph.routing.features import Features
+    from cowest_graph.routing.features import Embed, Features
     from cowest_graph.routing.fitting import (
         Fitted,
         drafted,
@@ -31,6 +31,7 @@ _FILES = {
     "NONE": "registry",
     "Compared": "curves",
     "Curve": "curves",
+    "Embed": "features",
     "Example": "lessons",
     "Features": "features",
     "Fitted": "fitting",
@@ -61,6 +62,7 @@ __all__ = [
     "NONE",
     "Compared",
     "Curve",
+    "Embed",
     "Example",
     "Features",
     "Fitted",

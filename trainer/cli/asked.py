@@ -13,7 +13,7 @@ from pydantic import PrivateAttr, SecretStr
 
 from cowest_graph.adapters import AdapterRegistry
 from trainer.cli.models import Named, attribute, endpoint_model, folder_or_name, named_model
-from trainer.cli.schema import EMBEDDED, STOCK, Schema
+from trainer.cli.schema import EMBEDDED, JUDGES, STOCK, Schema
 from trainer.job import nearest
 
 if TYPE_CHECKING:
@@ -143,20 +143,27 @@ class Models(Schema):
         Raises:
             ValueError: for an unknown name.
         """
-        from cowest_graph.evaluators import METRICS, judge
+        from cowest_graph.evaluators import METRICS
 
         kind = self.evaluator_kind
         if self._domain and self.evaluator_open:
             domains: Evaluator = self._domain.evaluator()
             return domains
-        if kind == "judge":
-            return judge(self.judge_model())
+        if kind in JUDGES:
+            return self.judging(self.judge_model())
         if kind in METRICS:
             return METRICS[kind]
         if ":" in kind:
             named: Evaluator = attribute(kind)
             return named
-        raise ValueError(f"no evaluator {kind!r}{nearest(kind, ['auto', 'judge', *METRICS])}")
+        raise ValueError(f"no evaluator {kind!r}{nearest(kind, ['auto', *JUDGES, *METRICS])}")
+
+    def judging(self, model: Any) -> Evaluator:
+        """The judge that is configured, of this model: of each answer, or of all at once."""
+        from cowest_graph.evaluators import judge
+        from cowest_graph.judging import judge_together
+
+        return judge(model) if self.evaluator_kind == "judge" else judge_together(model)
 
     @property
     def evaluator_kind(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.cli.config import Config
+from trainer.cli.schema import JUDGES
 
 if TYPE_CHECKING:
     from cowest_graph.collecting import RowOutcome
@@ -44,14 +45,13 @@ def run_in_batches(
         Exception: as `batching.collect_in_batches`.
     """
     from cowest_graph.batching import Book, batched, collect_in_batches
-    from cowest_graph.evaluators import judge
 
     path = book_of(settings)
     with Book(path) as book:
         made = settings.collectors(weak)
         made = replace(made, strong=batched(made.strong, book))
-        if settings.evaluator_kind == "judge":
-            made = replace(made, evaluator=judge(batched(settings.judge_model(), book)))
+        if settings.evaluator_kind in JUDGES:
+            made = replace(made, evaluator=settings.judging(batched(settings.judge_model(), book)))
         say(f"batches are kept in {path} until the collection is whole")
         run = collect_in_batches(
             made.collector(store),

@@ -18,7 +18,7 @@ from trainer.cli.asked import Models
 from trainer.cli.models import attribute as attribute  # of verbs that take a name, too
 from trainer.cli.models import folder_or_name
 from trainer.cli.schema import EMBEDDED as EMBEDDED
-from trainer.cli.schema import CollectSection
+from trainer.cli.schema import JUDGES, CollectSection
 from trainer.job import TrainingJob, nearest
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Config(Models):
 
     def draft_evaluator(self) -> Evaluator | None:
         """What scores drafts as answers: a metric, which costs nothing; None beside a judge."""
-        return None if self.evaluator_kind == "judge" else self.evaluator_named()
+        return None if self.evaluator_kind in JUDGES else self.evaluator_named()
 
     def check_base(self, name: str) -> None:
         """Check that an adapter fits the weak model, where both can be told without loading.

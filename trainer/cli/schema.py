@@ -21,6 +21,8 @@ from trainer.job import nearest
 FILE = "cowest.toml"
 EMBEDDED = "embedded"
 STOCK = "embedded-stock"
+JUDGES = ("judge", "judge_together")
+"""Kinds of evaluators that ask a model: of each answer, or of all answers to a query at once."""
 
 # Of the library and of the command line itself.
 _NOT_OURS = {"COWEST_CACHE", "COWEST_DATA", "COWEST_DEBUG"}
@@ -94,8 +96,9 @@ class EvaluatorSection(_Section):
 
     kind: str = Field(
         "auto",
-        description="`judge`, `exact_match`, `token_f1`, or `module:attribute`. `auto` is the "
-        "judge, or exact match beside the embedded strong model, which cannot judge.",
+        description="`judge`, `judge_together` (one call scores all answers to a query; see "
+        "[collecting.md](collecting.md)), `exact_match`, `token_f1`, or `module:attribute`. `auto` "
+        "is the judge, or exact match beside the embedded strong model, which cannot judge.",
     )
     model: str | None = Field(None, description="The judge; without it, the strong model.")
     base_url: str | None = Field(None, description="The judge's; without it, the strong model's.")

@@ -14,8 +14,7 @@ from trainer.gate import Gate, Verdict
 
 if TYPE_CHECKING:
     from cowest_graph.evaluators import Evaluator
-    from cowest_graph.routing import Example, Router, RouterRegistry
-    from cowest_graph.routing.features import Embed
+    from cowest_graph.routing import Embed, Example, Router, RouterRegistry
     from cowest_graph.traces import Trace
 
 LOSS = 0.02

@@ -38,8 +38,8 @@ ROOMS = {
     "cowest_graph.shadows": "calls masking prompts state telemetry threads traces",
     "cowest_graph.exploring": "calls conversation evaluators masking prompts state telemetry "
     "threads traces",
-    "cowest_graph.graph": "calls conversation evaluators exploring failures masking prompts "
-    "replies routing shadows state telemetry threads traces",
+    "cowest_graph.graph": "calls conversation evaluators exploring failures judging masking "
+    "prompts replies routing shadows state telemetry threads traces",
     "cowest_graph.routing": "adapters benchmark domains evaluators files metrics prompts traces",
     "cowest_graph.apps": "calls conversation evaluators graph masking prompts traces",
     "cowest_graph.batching": "calls collecting files masking",

@@ -36,6 +36,7 @@ from trainer.cli.options import (
     Workers,
     fields_of,
 )
+from trainer.cli.schema import JUDGES
 from trainer.cli.verbs.gains import ScoreFrom, scores_called
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def show_foreseen(
     with settings.store() as store:
         left = left_over(collectors, queries, store)
         calls = foreseen(
-            collectors, left, store, judged=judged == "judge", prices=known, batched=batch
+            collectors, left, store, judged=judged in JUDGES, prices=known, batched=batch
         )
     if as_json:
         told = [asdict(each) for each in calls]

@@ -22,6 +22,7 @@ from trainer.cli.advice import EXTRAS, FAILED, advice, installed
 from trainer.cli.config import EMBEDDED, Config
 from trainer.cli.context import settings_of
 from trainer.cli.options import AsJson, ConfigFile
+from trainer.cli.schema import JUDGES
 from trainer.job import model_folder
 from trainer.run.resume import unfinished
 
@@ -192,15 +193,16 @@ def _answers(chain: Any, name: str) -> Said:
 def _evaluator(config: Config) -> Said:
     from langchain_core.messages import AIMessage
 
-    from cowest_graph.evaluators import judge, keywords
+    from cowest_graph.evaluators import as_evaluator, keywords
 
     kind = config.evaluator_kind
-    if kind != "judge":
+    if kind not in JUDGES:
         config.evaluator_named()
         return True, f"{kind}; no judge is asked"
     right = AIMessage(f"Explanation: two and two are four.\nAnswer: {_ANSWER}")
     asked = keywords(_QUESTION, right, _ANSWER)
-    said = judge(config.judge_model(**_short("judge"))).invoke(asked)
+    judging = as_evaluator(config.judging(config.judge_model(**_short("judge"))))
+    said = judging.invoke(asked)
     if (score := said.get("score")) is None:
         return False, f"no score from 1 to 10 in two tries: {said.get('comment')}"
     return True, f"the judge can be read; it gives a right answer {score:.0f} of 10"
