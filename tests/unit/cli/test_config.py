@@ -118,7 +118,6 @@ def test_every_key_stands_in_the_documentation_with_its_default_and_variable() -
     assert rows.keys() == expected.keys()
     for (section, key), field in expected.items():
         default = field.get_default(call_default_factory=True)
-        default = str(default).lower() if isinstance(default, bool) else default  # TOML's word
         said = "–" if default in (None, {}) else f"`{default}`"
         assert rows[section, key][:2] == (said, environment_name(section, key))
         assert rows[section, key][2] == field.description
