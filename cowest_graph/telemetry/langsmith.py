@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cowest_graph.masking import masked_data
@@ -65,9 +66,11 @@ def push_feedback(
         langsmith.utils.LangSmithError: when LangSmith refuses or cannot be reached; the same again
             sends the rest, and nothing twice.
     """
+    pushed, found = Pushed(), _of_runs(store, since, gains)
+    if (first := next(found, None)) is None:
+        return pushed  # nobody is asked for nothing
     session = client.read_project(project_name=project).id if project else None
-    pushed = Pushed()
-    for run_id, said in _of_runs(store, since, gains):
+    for run_id, said in chain([first], found):
         run = _as_uuid(run_id)
         if run is None:
             pushed.without_run += 1

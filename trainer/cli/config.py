@@ -231,6 +231,26 @@ class Config(Models):
             url += f"{'&' if '?' in url else '?'}connect_timeout={_CONNECT_TIMEOUT}"
         return TraceStore(url, redact=self._redaction(), spool=spool)
 
+    def known_store(self) -> TraceStore:
+        """The trace store, for whoever reads what is there: none is made.
+
+        Raises:
+            FileNotFoundError: where there is no such file yet.
+        """
+        if (file := self._not_made()) is not None:
+            raise FileNotFoundError(
+                f"no trace store at {file.absolute()}: `cowest collect` makes one, or name yours "
+                "in [traces] url or COWEST_TRACES_URL"
+            )
+        return self.store()
+
+    def _not_made(self) -> Path | None:
+        """The file of a SQLite store that is not there yet; None where there is something."""
+        _, _, path = self.traces.url.partition("sqlite:///")
+        if not path or path == ":memory:" or Path(path).expanduser().exists():
+            return None
+        return Path(path).expanduser()
+
     def _redaction(self) -> Redaction | None:
         """What `[traces]` takes out of texts; None for nothing but known secrets."""
         if not self.traces.redact:
@@ -243,8 +263,7 @@ class Config(Models):
 
     def traffic(self) -> dict[str | None, Traffic] | None:
         """What each weak version did, by the trace store; None where there is no store yet."""
-        kind, _, file = self.traces.url.partition("sqlite:///")
-        if not kind and not Path(file).expanduser().exists():
+        if self._not_made() is not None:
             return None
         with self.store() as store:
             return store.traffic()

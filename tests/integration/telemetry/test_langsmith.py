@@ -83,6 +83,11 @@ def test_only_what_was_said_since_is_sent(server: LangSmith, store: TraceStore) 
     assert push_feedback(store, client_of(server), project="my-app", since=later).sent == 0
 
 
+def test_where_there_is_nothing_to_send_nobody_is_asked(store: TraceStore) -> None:
+    nowhere = Client(api_url="http://127.0.0.1:9", api_key="k", auto_batch_tracing=False)
+    assert push_feedback(store, nowhere, project="my-app").sent == 0
+
+
 def test_a_refused_key_is_told(server: LangSmith, store: TraceStore) -> None:
     store.feedback(run_id=RUN, key="thumbs", score=1)
     with pytest.raises(LangSmithAuthError):

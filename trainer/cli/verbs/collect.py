@@ -297,7 +297,8 @@ def traces(
     as_json: AsJson = False,
 ) -> None:
     """Count what was collected: helped, hurt, missing, failures by kind, per weak version."""
-    with settings_of(config).store() as store:
+    settings = settings_of(config)
+    with settings.known_store() if load is None else settings.store() as store:
         if load is not None:
             added = store.from_jsonl(load, skip_bad=skip_bad)
             told = f", replaced {added.replaced}" if added.replaced else ""
@@ -354,7 +355,7 @@ def _paired(
     from trainer.rows.scores import Said, rescored
 
     shown: list[dict[str, Any]] = []
-    with settings.store() as store, without_collector():
+    with settings.known_store() as store, without_collector():
         if of["weak_version"] is not None:
             _check_version(of["weak_version"], store)
         wrong = wrong_pairs(store.feedbacks(key=PAIR))

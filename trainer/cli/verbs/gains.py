@@ -62,7 +62,7 @@ def _estimated(settings: Config, by: Any, score_from: str, level: float) -> list
     from cowest_graph.exploring import estimates
     from trainer.rows.scores import Said, rescored
 
-    with settings.store() as store:
+    with settings.known_store() as store:
         store.take_in()
         said = Said(store.feedbacks() if score_from != "evaluator" else ())
         traces = rescored(store.select(kind="inference"), scores_called(score_from), said)

@@ -65,7 +65,7 @@ def prune(
 ) -> None:
     """Remove traces, feedback and calls in flight that are older, some at a time."""
     age, only = age_of(older_than), _kind(kind)
-    with settings_of(config).store() as store:
+    with settings_of(config).known_store() as store:
         pruned = store.prune(age, kind=only, vacuum=vacuum, dry_run=not yes)
         if as_json:
             return console.show_json({"done": yes, store.url: pruned.as_dict()})
@@ -102,7 +102,7 @@ def _forgotten(
     told = dict[str, dict[str, Any]]()
     queries = frozenset[str]()
     for url in [None, *map(_there, also)]:
-        with settings.store(url) as store:
+        with settings.known_store() if url is None else settings.store(url) as store:
             gone = store.forget(**wanted, queries=queries, dry_run=dry_run)
         told[store.url], queries = gone.as_dict(), queries | gone.queries
     return told, queries

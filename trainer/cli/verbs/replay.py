@@ -60,7 +60,7 @@ def replay(
 def _sampled(settings: Config, of: Mapping[str, Any], size: int, seed: int) -> Sample:
     from trainer.replay import sampled
 
-    with settings.store() as store:
+    with settings.known_store() as store:
         found = sampled(store, of, size=size, seed=seed)
     console.note(str(found))
     if not found.rows:
@@ -136,7 +136,7 @@ def _scored(
 
     kept = "scores are kept, the same command goes on from there"
     most = settings.collect.max_concurrency
-    with settings.store() as store, console.kept(kept):
+    with settings.known_store() as store, console.kept(kept):
         store.prove_writable()
         return scored(store, judges, of, again=again, max_concurrency=most, say=console.note)
 
@@ -147,7 +147,7 @@ def _agreed(
     """How judges agree with people; nothing where nobody said anything."""
     from trainer.replay.agreement import agreements, all_alpha, ratings_of
 
-    with settings.store() as store:
+    with settings.known_store() as store:
         ratings, people = ratings_of(store, keys)
     if not ratings:
         return [], None

@@ -131,7 +131,7 @@ def _fitted(
     from trainer.routing import fit_from
 
     routers = settings.routers()
-    with settings.store() as store:
+    with settings.known_store() as store:
         scoring = settings.draft_evaluator()
         traces = store.select(weak_version=weak_version)
         name = fit_from(traces, target, routers, evaluator=scoring, say=console.note, **given)
@@ -141,7 +141,7 @@ def _fitted(
 def _gated(settings: Config, name: str) -> None:
     from trainer.routing import admitted
 
-    with settings.store() as store:
+    with settings.known_store() as store:
         found = admitted(name, settings.routers(), store, evaluator=settings.draft_evaluator())
     console.note(str(found))
     if not found.passed:

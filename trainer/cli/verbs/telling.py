@@ -35,8 +35,9 @@ def push_feedback(
     from cowest_graph.telemetry.langsmith import push_feedback as push
 
     when = None if since is None else since.replace(tzinfo=UTC)
-    with settings_of(config).store() as store:
-        pushed = push(store, Client(), project=project, since=when, gains=gains)
+    with settings_of(config).known_store() as store:
+        client = Client(auto_batch_tracing=False)  # which asks for the server's version by itself
+        pushed = push(store, client, project=project, since=when, gains=gains)
     if as_json:
         console.show_json(asdict(pushed))
     else:

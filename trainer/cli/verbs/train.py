@@ -172,7 +172,7 @@ def _from_traces(
 
     job = settings.job("dpo", objective)
     version, domain = of["weak_version"], of["domain"]
-    with settings.store() as store:
+    with settings.known_store() as store:
         wrong, drifted = wrong_pairs(store.feedbacks(key=PAIR)), store.drifted()
         rows = training_rows(
             job.objective,
