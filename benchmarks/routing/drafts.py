@@ -1,23 +1,30 @@
-"""A choice among drafts within a budget, served: finished demos' held-out questions, one by one.
+"""A choice among drafts within a budget, on finished demos' held-out questions.
 
     python benchmarks/routing/drafts.py runs/s0 runs/s1 runs/s2
-    python benchmarks/routing/drafts.py runs/s0 --drafts 5 --share 0.6
+    python benchmarks/routing/drafts.py runs/s0 --serve    # the half, by the graph itself
 
 A router is fitted on a demo's 40 feedback queries, collected once more with eight drafts each and
-their log-probabilities. The graph then serves the 60 held-out questions in their order: so many
-drafts each, of which the router takes the one that promises most, and a paced budget of a share of
-always-both's strong tokens. Beside it stands the collaboration as it is without a router, with one
-greedy draft. All is kept in the demo's folder (drafts-*.db): give a copy where it is to stay as it
-is. What is served counts what it was really charged, by its own traces.
+their log-probabilities. Each held-out question has one greedy draft and eight drawn ones, all of
+them refined once and kept, so that every budget can be read off: the questions come one after the
+other, the router sees the first n drafts, and a paced budget (`Paced`) is a share of always-both's
+strong tokens. Always-both has the greedy draft. Each figure is a mean over the demo's own order and
+19 others: a budget is kept as they come, so that the order matters a little.
+
+`--serve` has the graph serve the questions in the demo's own order, where only what the router
+sends is refined, and counts what was charged. All is kept in the demo's folder (drafts-*.db): give
+a copy where it is to stay as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "claim"))
 
@@ -30,23 +37,32 @@ from cowest_graph.routing import Example, Paced, Router, Target, examples, fit_r
 from trainer.demo.caching import OnceCache
 from trainer.demo.measuring import PROMPTS
 
-TAUGHT_WITH = 8  # drafts a feedback query
 VERSIONS = {"SFT": SFT_VERSION, "aligned": DPO_VERSION}
+DRAWN = 8  # drafts of a feedback query, and of a held-out one beside its greedy draft
+DRAFTS, SHARES = (1, 3, 5, 9), (0.4, 0.5, 0.6, 0.8, 1.0)
+ORDERS = 20
+SERVED = (9, 0.5)
 
 
-class Served:
-    """One demo with one version of its adapter."""
+class Questions:
+    """A demo's questions with one version of its adapter."""
 
     def __init__(self, demo: Demo, version: str) -> None:
         self.demo, self.version = demo, version
         self.strong = embedded.strong_model(cache=OnceCache())
+        self.taught = self.collected("feedback", DRAWN)
+        self.greedy = self.collected("held_out", 1, temperature=0.0)
+        drawn = defaultdict(list)
+        for each in self.collected("held_out", DRAWN):
+            drawn[each.seen.query].append(each)
+        self.drafted = [[each, *drawn[each.seen.query]] for each in self.greedy]
 
     def collected(self, part: str, drafts: int, **sampling: Any) -> list[Example]:
         """All ways of a part's queries, asked once and kept."""
         rows = [
             {k: row[k] for k in ("query", "reference")} for row in getattr(self.demo.data, part)
         ]
-        with TraceStore(self.demo.folder / f"drafts-{part}.db") as traces:
+        with TraceStore(self.demo.folder / f"drafts-{part}-{drafts}.db") as traces:
             collector = create_collector(
                 self.demo.weak.bind(adapter=self.version),
                 self.strong,
@@ -63,11 +79,33 @@ class Served:
             kept = traces.select(weak_version=self.version, kind="collection")
             return examples(kept, evaluator=SCORING).examples
 
-    def routed(self, router: Router, share: float) -> Run:
-        """The held-out questions by the graph, one after the other."""
-        file = f"drafts-served-{router.drafts}-{share:g}-{self.version}.db"
-        (self.demo.folder / file).unlink(missing_ok=True)
-        with TraceStore(self.demo.folder / file) as traces:
+    def router(self, drafts: int, share: float) -> Router:
+        """Fitted on the feedback queries alone."""
+        target = Target(share=share)
+        found = fit_router(self.taught, target, validation=0.0, test=0.0, drafts=drafts)
+        return found.router
+
+    def paced(self, drafts: int, share: float) -> Run:
+        """The questions one after the other; means over the orders, a question."""
+        router = self.router(drafts, share)
+        scores, tokens = np.zeros((2, ORDERS, len(self.drafted)))
+        for number in range(ORDERS):
+            order: Iterable[int] = range(len(self.drafted))
+            if number:
+                order = np.random.default_rng(number).permutation(len(self.drafted))
+            pacing = Paced(router, share=share)
+            for at in order:
+                drafted = self.drafted[at][:drafts]
+                taken, route = pacing.choose([each.seen for each in drafted], str(at))
+                scores[number, at] = drafted[taken].scores[route.way]
+                tokens[number, at] = drafted[taken].tokens[route.way]
+        return Run(scores.mean(axis=0).tolist(), tokens.mean(axis=0).tolist())
+
+    def served(self, drafts: int, share: float) -> Run:
+        """The questions by the graph, and what it was charged."""
+        file = self.demo.folder / f"drafts-served-{drafts}-{share:g}-{self.version}.db"
+        file.unlink(missing_ok=True)
+        with TraceStore(file) as traces:
             graph = create_collaboration(
                 self.demo.greedy(self.version),
                 self.strong,
@@ -75,7 +113,7 @@ class Served:
                 traces=traces,
                 prompts=PROMPTS,
                 domain=self.demo.report["world"],
-                route=Paced(router, share=share),
+                route=Paced(self.router(drafts, share), share=share),
             ).compile()
             scores = []
             for row in self.demo.data.held_out:
@@ -91,24 +129,21 @@ def _charged(trace: Any) -> float:
     return float(sum(call.input_tokens + call.output_tokens for call in asked))
 
 
-def measure(folder: Path, drafts: int, shares: Sequence[float], runs: dict[str, list[Run]]) -> None:
-    """One demo, printed as it goes."""
+def measure(folder: Path, runs: dict[str, list[Run]], *, serve: bool) -> None:
+    """One demo."""
     demo = Demo(folder, "drafts.json")
     for name, version in VERSIONS.items():
-        served = Served(demo, version)
-        taught = served.collected("feedback", TAUGHT_WITH)
-        found = served.collected("held_out", 1, temperature=0.0)
-        for way in WAYS:
-            runs.setdefault(f"{name}: always {way}", []).append(constant(way, found))
-        for share in shares:
-            fitted = fit_router(
-                taught, Target(share=share), validation=0.0, test=0.0, drafts=drafts
-            )
-            told = f"{name}: the best of {drafts} drafts, a budget of {share:g}"
-            runs.setdefault(told, []).append(served.routed(fitted.router, share))
-            reads, run = ", ".join(fitted.card["features"]), runs[told][-1]
-            right, tokens = sum(run.scores), sum(run.tokens)
-            print(f"seed {demo.seed}: {told}: {right:g} right for {tokens:g} tokens; reads {reads}")
+        asked = Questions(demo, version)
+        found = {f"always {way}": constant(way, asked.greedy) for way in WAYS}
+        for drafts in DRAFTS:
+            for share in SHARES:
+                found[f"best of {drafts}, a share of {share:g}"] = asked.paced(drafts, share)
+        if serve:
+            drafts, share = SERVED
+            found[f"served: best of {drafts}, a share of {share:g}"] = asked.served(drafts, share)
+        for told, run in found.items():
+            runs.setdefault(f"{name}: {told}", []).append(run)
+        print(f"seed {demo.seed}, {name}: measured", flush=True)
     demo.weak.close()
 
 
@@ -116,12 +151,11 @@ def main() -> None:
     """Every demo, then the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folders", type=Path, nargs="+")
-    options.add_argument("--drafts", type=int, default=9)
-    options.add_argument("--share", type=float, nargs="+", default=[0.5])
+    options.add_argument("--serve", action="store_true", help="Have the graph serve them, too.")
     given = options.parse_args()
     runs: dict[str, list[Run]] = {}
     for folder in given.folders:
-        measure(folder, given.drafts, given.share, runs)
+        measure(folder, runs, serve=given.serve)
     table(runs, len(given.folders))
 
 
