@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from cowest_graph.metrics import token_f1
 from cowest_graph.prompts import final_answer
+from cowest_graph.routing import arithmetic
 from cowest_graph.routing.options import read
 from cowest_graph.routing.seen import Seen
 
@@ -26,7 +27,7 @@ MINILM = "all-MiniLM-L6-v2"
 """The packaged embedding model (`domains.retrieval.minilm`)."""
 
 QUERY_GROUPS = ("query", "query_words", "query_shape", "options", "domain")
-DRAFT_GROUPS = ("draft", "draft_words", "draft_shape", "logprobs", "agreement")
+DRAFT_GROUPS = ("draft", "draft_words", "draft_shape", "arithmetic", "logprobs", "agreement")
 GROUPS = (*QUERY_GROUPS, *DRAFT_GROUPS)
 
 _HEDGES = re.compile(
@@ -105,6 +106,7 @@ class Features:
             "logprobs": _logprobs,
             "agreement": _agreement,
             "options": read,
+            "arithmetic": arithmetic.read,
         }
         if not self.after_draft:  # no group may read what will not be there
             seen = [replace(each, draft=None) for each in seen]

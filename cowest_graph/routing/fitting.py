@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cowest_graph.routing.arithmetic import answered
 from cowest_graph.routing.choosing import gathered
 from cowest_graph.routing.costing import Unit, cost, costs, lengths, unit_of
 from cowest_graph.routing.curves import Outcomes
@@ -107,6 +108,8 @@ def groups_of(found: Sequence[Example], moment: Moment, reads: Reads = "embeddin
     groups += [*(["domain"] if len(domains) > 1 else [])]
     if moment == "after":
         groups += [*(f"draft{name}" for name in named), "draft_shape"]
+        counting = sum(answered(each.seen.draft) is not None for each in found)
+        groups += ["arithmetic"] if 2 * counting > len(found) else []
         if found and all(each.seen.logprobs for each in found):
             groups.append("logprobs")
     kept = tuple(domains) if "domain" in groups else ()

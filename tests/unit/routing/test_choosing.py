@@ -24,6 +24,7 @@ from cowest_graph.routing import (
     RouterRegistry,
     Seen,
     Target,
+    arithmetic,
     examples,
     fit_router,
     measured,
@@ -31,6 +32,7 @@ from cowest_graph.routing import (
 from cowest_graph.routing.choosing import came_to, gathered, on_average, picked
 from cowest_graph.routing.costing import Length, lengths
 from cowest_graph.routing.curves import Outcomes
+from cowest_graph.routing.fitting import groups_of
 from cowest_graph.routing.models import Scorer
 from cowest_graph.traces import Route
 
@@ -225,3 +227,33 @@ def test_what_no_budget_can_be_is_told() -> None:
         with pytest.raises(ValueError, match=r"it is above 0|at least"):
             Paced(linear(), **wrong)
     assert isinstance(Paced(linear(), share=0.5).decide(Seen("x"), "k"), Route)
+
+
+# --- what follows from what was said ---
+
+
+@given(st.integers(2, 10**6), st.integers(2, 10**6))
+def test_what_follows_from_two_numbers_is_seen_wherever_they_stand(one: int, other: int) -> None:
+    both = f"One is {one:,} high. The other is {other} high."
+    for query, said in ((f"{one} and {other}?", "so"), ("How many?", both)):
+        for place, value in ((2, one + other), (3, abs(one - other)), (4, one * other)):
+            told = arithmetic.read(Seen(query, draft=f"Explanation: {said}\nAnswer: {value}"))
+            assert told[place] == 1.0 or one == other
+            assert told[0] == 0.0
+    wrong = arithmetic.read(Seen("?", draft=f"{both}\nAnswer: {2 * max(one, other) + 1}"))
+    assert wrong[1:4] == [0.0, 0.0, 0.0]
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_anything_can_be_read(query: str, draft: str) -> None:
+    told = arithmetic.read(Seen(query, draft=draft))
+    assert len(told) == len(arithmetic.read(Seen("", draft=None))) == 15
+    assert set(told) <= {0.0, 1.0}
+
+
+def test_it_is_read_where_most_drafts_answer_with_a_number() -> None:
+    kind = "arithmetic"
+    assert kind in groups_of(taught(20), "after").groups
+    assert kind not in groups_of(taught(20), "before").groups
+    words_ = [replace(e, seen=replace(e.seen, draft="Answer: iron")) for e in taught(20)]
+    assert kind not in groups_of(words_, "after").groups
