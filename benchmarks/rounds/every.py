@@ -28,6 +28,7 @@ def main() -> None:
         "calls a pair, eight drafts": [HERE / "live.py", *folders, "--drafts", "8"],
         "calls a pair, replayed": [HERE / "adaptive.py", *folders],
         "router, demo": [ROUTING / "demo.py", *folders],
+        "router, demo, the best of several drafts": [ROUTING / "drafts.py", *folders],
         "router, MedMCQA": [ROUTING / "medmcqa.py"],
         "sequential gate": [HERE / "gates.py", *folders, "--runs", str(given.runs)],
         "rounds 1 to 4": [HERE / "rounds.py", *folders, "--ways", "same"],

@@ -1,7 +1,7 @@
 """A choice among drafts within a budget, on finished demos' held-out questions.
 
     python benchmarks/routing/drafts.py runs/s0 runs/s1 runs/s2
-    python benchmarks/routing/drafts.py runs/s0 --serve    # the half, by the graph itself
+    python benchmarks/routing/drafts.py runs/s0 --serve SFT    # half, by the graph itself
 
 A router is fitted on a demo's 40 feedback queries, collected once more with eight drafts each and
 their log-probabilities. Each held-out question has one greedy draft and eight drawn ones, all of
@@ -10,14 +10,15 @@ other, the router sees the first n drafts, and a paced budget (`Paced`) is a sha
 strong tokens. Always-both has the greedy draft. Each figure is a mean over the demo's own order and
 19 others: a budget is kept as they come, so that the order matters a little.
 
-`--serve` has the graph serve the questions in the demo's own order, where only what the router
-sends is refined, and counts what was charged. All is kept in the demo's folder (drafts-*.db): give
-a copy where it is to stay as it is.
+`--serve` has the graph serve the questions in the demo's own order instead, where only what the
+router sends is refined, and counts what was charged. All is kept in the demo's folder
+(drafts-*.db): give a copy where it is to stay as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -129,18 +130,17 @@ def _charged(trace: Any) -> float:
     return float(sum(call.input_tokens + call.output_tokens for call in asked))
 
 
-def measure(folder: Path, runs: dict[str, list[Run]], *, serve: bool) -> None:
+def measure(folder: Path, runs: dict[str, list[Run]], serve: list[str]) -> None:
     """One demo."""
     demo = Demo(folder, "drafts.json")
-    for name, version in VERSIONS.items():
-        asked = Questions(demo, version)
+    for name in serve or VERSIONS:
+        asked = Questions(demo, VERSIONS[name])
         found = {f"always {way}": constant(way, asked.greedy) for way in WAYS}
-        for drafts in DRAFTS:
-            for share in SHARES:
-                found[f"best of {drafts}, a share of {share:g}"] = asked.paced(drafts, share)
+        for drafts, share in [] if serve else itertools.product(DRAFTS, SHARES):
+            found[f"best of {drafts}, a share of {share:g}"] = asked.paced(drafts, share)
         if serve:
             drafts, share = SERVED
-            found[f"served: best of {drafts}, a share of {share:g}"] = asked.served(drafts, share)
+            found[f"served, best of {drafts}, a share of {share:g}"] = asked.served(drafts, share)
         for told, run in found.items():
             runs.setdefault(f"{name}: {told}", []).append(run)
         print(f"seed {demo.seed}, {name}: measured", flush=True)
@@ -151,11 +151,11 @@ def main() -> None:
     """Every demo, then the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folders", type=Path, nargs="+")
-    options.add_argument("--serve", action="store_true", help="Have the graph serve them, too.")
+    options.add_argument("--serve", nargs="+", choices=VERSIONS, default=[], help="By the graph.")
     given = options.parse_args()
     runs: dict[str, list[Run]] = {}
     for folder in given.folders:
-        measure(folder, runs, serve=given.serve)
+        measure(folder, runs, given.serve)
     table(runs, len(given.folders))
 
 
