@@ -5,8 +5,10 @@ Knows how each is made, journalled and kept when it fails. Knows no order and no
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +91,9 @@ class Nodes:
         graph.add_node(name, node, error_handler=handler, retry_policy=self.retry)
 
 
-_SCORES = "scores"  # of the batch book: one call for several slots
+def _slot(texts: Sequence[str]) -> str:
+    """What the call is known by: of other answers it is another one."""
+    return f"scores/{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]}"
 
 
 def _judging(together: Together, traces: TraceStore) -> Callable[[State], Update | Chain]:
@@ -132,7 +136,7 @@ def _judged(together: Together, traces: TraceStore, state: State) -> Update | Ch
                 record = []  # it was one call
         return update
 
-    named = together.with_config(metadata={CALL: f"{state['key']}/{_SCORES}"})
+    named = together.with_config(metadata={CALL: f"{state['key']}/{_slot(texts)}"})
     timed: Chain = in_place(lambda _: given) | named | in_place(end)
     if (watching := observer()) is not None:
         timed = watching.call(timed, "evaluate", state)

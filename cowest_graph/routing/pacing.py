@@ -33,7 +33,8 @@ _CHEAPEST, _DEAREST = 1e-9, 1e6  # prices; at 0, what brings nothing would be pa
 class Paced:
     """A router that spends a share of what its fallback would cost, whatever comes.
 
-    Give it to `create_collaboration(…, route=…)` in a router's stead. The budget is one process's:
+    Give it to `create_collaboration(…, route=…)` in a router's stead. Its models are averaged, and
+    its quorum is not asked. The budget is one process's:
     what was spent is not kept beyond it. A query that nobody is sure of still goes the fallback's
     way, and the others make up for it.
 

@@ -22,6 +22,7 @@ from servers import Asked, replies
 from cowest_graph import TraceStore, create_collector, judge
 from cowest_graph.batching import Book, batched, collect_in_batches
 from cowest_graph.collecting import collect
+from cowest_graph.judging import judge_together
 from cowest_graph.testing import ScriptedModel
 from cowest_graph.traces import Trace
 
@@ -91,11 +92,12 @@ def collected(
     *,
     crash: tuple[int, str] | None = None,
     say: Callable[[str], None] = lambda _: None,
+    judged: Callable[[Any], Any] = judge,
 ) -> tuple[list[Trace], Client]:
     client = Client(batches, crash)
     with TraceStore(folder / "traces.db") as traces, Book(folder / "book.db") as book:
         strong = batched(strong_model(), book)
-        judging = judge(batched(strong_model().bind(temperature=0.0), book))
+        judging = judged(batched(strong_model().bind(temperature=0.0), book))
         book.lanes = dict.fromkeys(book.lanes, client)
         collector = create_collector(
             weak_model(), strong, evaluator=judging, traces=traces, num_drafts=NUM_DRAFTS
@@ -229,6 +231,22 @@ def test_a_judge_that_must_be_asked_again_is_asked_in_another_batch(tmp_path: Pa
     traces, _ = collected(batches, tmp_path)
     assert {trace.solo_score for trace in traces} == {7.0}
     assert [len(lines) for lines in batches.bought] == [9, 9, 9]
+
+
+@pytest.mark.parametrize("crash", [None, (7, "after"), (9, "before"), (11, "after")])
+def test_a_judge_of_all_answers_buys_one_line_a_query(
+    crash: tuple[int, str] | None, tmp_path: Path
+) -> None:
+    several = "each of several outputs"
+    batches = Batches(says=lambda asked: "7, 3" if several in asked.prompt else replies(asked))
+    if crash is not None:
+        with pytest.raises(Crash):
+            collected(batches, tmp_path, crash=crash, judged=judge_together)
+    traces, _ = collected(batches, tmp_path, judged=judge_together)
+    assert [trace.complete for trace in traces] == [True] * 3
+    assert {(t.solo_score, *(a.score for a in t.attempts)) for t in traces} == {(3.0, 7.0, 7.0)}
+    assert [len(lines) for lines in batches.bought] == [9, 3]
+    assert set(slots(batches).values()) == {1}
 
 
 def test_a_line_separator_within_a_text_ends_no_line(tmp_path: Path) -> None:
