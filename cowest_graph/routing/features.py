@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from cowest_graph.metrics import token_f1
 from cowest_graph.prompts import final_answer
-from cowest_graph.routing import arithmetic
-from cowest_graph.routing.options import read
+from cowest_graph.routing.answers import following, taking
 from cowest_graph.routing.seen import Seen
 
 Table = npt.NDArray[np.float64]
@@ -105,8 +104,8 @@ class Features:
             "draft_shape": _draft_shape,
             "logprobs": _logprobs,
             "agreement": _agreement,
-            "options": read,
-            "arithmetic": arithmetic.read,
+            "options": taking,
+            "arithmetic": following,
         }
         if not self.after_draft:  # no group may read what will not be there
             seen = [replace(each, draft=None) for each in seen]

@@ -15,14 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cowest_graph.routing.arithmetic import answered
+from cowest_graph.routing.answers import answered, options
 from cowest_graph.routing.choosing import gathered
 from cowest_graph.routing.costing import Unit, cost, costs, lengths, unit_of
 from cowest_graph.routing.curves import Outcomes
 from cowest_graph.routing.features import Embed, Features, Table
 from cowest_graph.routing.learning import Learnt, learnt
 from cowest_graph.routing.lessons import WAYS, Example, part_of
-from cowest_graph.routing.options import options
 from cowest_graph.routing.policies import Policy
 from cowest_graph.routing.router import Router
 from cowest_graph.routing.seen import Way

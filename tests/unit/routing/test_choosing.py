@@ -24,11 +24,11 @@ from cowest_graph.routing import (
     RouterRegistry,
     Seen,
     Target,
-    arithmetic,
     examples,
     fit_router,
     measured,
 )
+from cowest_graph.routing.answers import following
 from cowest_graph.routing.choosing import came_to, gathered, on_average, picked
 from cowest_graph.routing.costing import Length, lengths
 from cowest_graph.routing.curves import Outcomes
@@ -237,17 +237,17 @@ def test_what_follows_from_two_numbers_is_seen_wherever_they_stand(one: int, oth
     both = f"One is {one:,} high. The other is {other} high."
     for query, said in ((f"{one} and {other}?", "so"), ("How many?", both)):
         for place, value in ((2, one + other), (3, abs(one - other)), (4, one * other)):
-            told = arithmetic.read(Seen(query, draft=f"Explanation: {said}\nAnswer: {value}"))
+            told = following(Seen(query, draft=f"Explanation: {said}\nAnswer: {value}"))
             assert told[place] == 1.0 or one == other
             assert told[0] == 0.0
-    wrong = arithmetic.read(Seen("?", draft=f"{both}\nAnswer: {2 * max(one, other) + 1}"))
+    wrong = following(Seen("?", draft=f"{both}\nAnswer: {2 * max(one, other) + 1}"))
     assert wrong[1:4] == [0.0, 0.0, 0.0]
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_anything_can_be_read(query: str, draft: str) -> None:
-    told = arithmetic.read(Seen(query, draft=draft))
-    assert len(told) == len(arithmetic.read(Seen("", draft=None))) == 15
+    told = following(Seen(query, draft=draft))
+    assert len(told) == len(following(Seen("", draft=None))) == 15
     assert set(told) <= {0.0, 1.0}
 
 

@@ -12,10 +12,10 @@ import pytest
 from hills import calls, collected, routed
 
 from cowest_graph import exact_match, metric
+from cowest_graph.routing.answers import options, taken
 from cowest_graph.routing.features import Features
 from cowest_graph.routing.learning import learnt
 from cowest_graph.routing.lessons import Example, Taught, examples
-from cowest_graph.routing.options import options, taken
 from cowest_graph.routing.policies import explored
 from cowest_graph.routing.seen import Seen
 from cowest_graph.traces import Attempt, Draw, Exploration, Token
