@@ -31,6 +31,7 @@ def main() -> None:
         "router, demo, the best of several drafts": [ROUTING / "drafts.py", *folders],
         "router, MedMCQA": [ROUTING / "medmcqa.py"],
         "sequential gate": [HERE / "gates.py", *folders, "--runs", str(given.runs)],
+        "one-sided queries": [HERE / "one_sided.py", *folders],
         "rounds 1 to 4": [HERE / "rounds.py", *folders, "--ways", "same"],
     }
     for name, command in steps.items():
