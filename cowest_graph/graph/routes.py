@@ -72,7 +72,8 @@ def drafts_beside(
     if wanted == 1:
         return None
     # A greedy draft would be the same each time.
-    sampled = hidden(drafting({"temperature": 1.0, **(sampling_of(router) or {})}))
+    sampling = {"temperature": 1.0, **(sampling_of(router) or {})}
+    sampled = hidden(drafting(sampling), told=False)
     more: Any = {f"draft_{number}": _another(sampled, number) for number in range(1, wanted)}
     return lambda node: RunnableParallel({"draft": node, **more}) | in_place(_drawn)
 

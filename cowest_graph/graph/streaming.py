@@ -25,12 +25,16 @@ DRAFT, ANSWER = "cowest:draft", "cowest:answer"
 """Tags of the models' calls."""
 
 
-def hidden(chain: Runnable[Any, AIMessage]) -> Runnable[Any, AIMessage]:
+def hidden(chain: Runnable[Any, AIMessage], *, told: bool = True) -> Runnable[Any, AIMessage]:
     """A draft's call: told of as "drafting", and kept out of a host's stream of messages.
 
     One that wants what graphs within graphs say, too, has it.
+
+    Args:
+        chain: from the state to the draft.
+        told: whether it is told of; one draft of several is enough.
     """
-    return _Told(chain, "drafting", DRAFT, hides=True)
+    return _Told(chain, "drafting" if told else None, DRAFT, hides=True)
 
 
 def shown(chain: Runnable[Any, AIMessage], step: str) -> Runnable[Any, AIMessage]:
@@ -47,7 +51,7 @@ class _Told(Runnable[Any, AIMessage]):
     """A chain whose beginning is a custom event, and whose calls carry tags."""
 
     def __init__(
-        self, chain: Runnable[Any, AIMessage], step: str, tag: str, *, hides: bool
+        self, chain: Runnable[Any, AIMessage], step: str | None, tag: str, *, hides: bool
     ) -> None:
         self._chain, self._step, self._tag, self._hides = chain, step, tag, hides
 
@@ -66,8 +70,9 @@ class _Told(Runnable[Any, AIMessage]):
     def _told(self, state: State, config: RunnableConfig | None) -> RunnableConfig:
         own = config or RunnableConfig()
         version = state.get("weak_version")
-        event = {"step": self._step, "weak_version": version, "trace_key": state.get("key")}
-        writer(own)({"cowest": event})
+        if self._step is not None:
+            event = {"step": self._step, "weak_version": version, "trace_key": state.get("key")}
+            writer(own)({"cowest": event})
         return merge_configs(own, self._more(own, run_of(own)))
 
     def _more(self, config: RunnableConfig, run: Run | None) -> RunnableConfig:

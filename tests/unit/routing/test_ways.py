@@ -201,6 +201,18 @@ def test_the_draft_that_the_router_takes_is_the_draft(run_way: str, way: str) ->
         assert asked.strong.calls == []
 
 
+def test_several_drafts_are_told_of_once_and_none_is_streamed() -> None:
+    asked = Asked(Choosing("Answer: 7", "both", drafts=3), weak=Drawing([DRAFT], seed=6))
+    given = {"messages": [HumanMessage("6 + 1?")]}
+    modes = [*as_node(asked.graph).stream(given, stream_mode=["messages", "custom"])]
+    steps = [
+        part["cowest"]["step"] for mode, part in modes if mode == "custom" and "cowest" in part
+    ]
+    assert steps == ["drafting", "refining"]
+    said = "".join(part[0].text for mode, part in modes if mode == "messages")
+    assert said == ANSWER
+
+
 @pytest.mark.parametrize("run_way", WAYS)
 def test_where_the_first_draft_fails_the_strong_model_answers_alone(run_way: str) -> None:
     down = Drawing([ConnectionError("down")], seed=6)
