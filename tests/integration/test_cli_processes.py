@@ -345,7 +345,10 @@ for verb in {verbs!r}:
 
 
 def test_the_quick_verbs_import_no_torch(folder: Path) -> None:
-    verbs = [["adapters"], ["promote", "base"], ["rollback"], ["traces"], ["pairs"], ["doctor"]]
+    (folder / "few.jsonl").write_text('{"query": "6 + 1?"}\n')
+    loads = ["traces", "--load", "few.jsonl"]
+    verbs = [["adapters"], ["promote", "base"], ["rollback"], loads, ["traces"], ["pairs"]]
+    verbs += [["doctor"]]
     after = "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     said = in_one_process(folder, "", after, *verbs)
     assert said.count("exit code 0") == len(verbs), said
