@@ -194,7 +194,9 @@ class Explorer:
             self._alone(done, trace, asked, served, purse)
             alone = self._add(done, trace, told=trace)
             if exploration is not None and exploration.drafts.drawn:
-                for index in range(1, self._explore.num_drafts + 1):
+                # A router may have drawn drafts that it did not take; these come after them.
+                first = 1 + max(each.index for each in trace.attempts)
+                for index in range(first, first + self._explore.num_drafts):
                     done.attempts.append(self._tried(index, trace, asked, purse))
                 self._add(done, trace, told=alone)
         except Exception as error:

@@ -103,12 +103,13 @@ def create_collector(
 
 
 def _algorithm_1(nodes: Nodes) -> CollaborationGraph:
-    together = isinstance(nodes.facts.evaluator, Together)
+    evaluator = nodes.facts.evaluator
+    together = evaluator if isinstance(evaluator, Together) else None
     attempt = StateGraph(TriedAttempt, output_schema=Attempted)
     nodes.draft(attempt, "finish")
     nodes.refine(attempt, "finish")
     attempt.add_node("finish", _finish_attempt)
-    if together:
+    if together is not None:
         chained(attempt, START, "draft", "refine", "finish")
     else:
         nodes.evaluate(attempt, "evaluate", "answer", "score", "finish")
@@ -117,15 +118,15 @@ def _algorithm_1(nodes: Nodes) -> CollaborationGraph:
     facts, traces = nodes.facts, nodes.traces
     graph = CollaborationGraph(Collection, input_schema=Query, output_schema=Collected)
     graph.add_node("begin", _beginning_collection(facts, traces, "algorithm1"))
-    scored = "judge" if together else "record"
+    scored = "record" if together is None else "judge"
     nodes.solo(graph, scored)
     graph.add_node("attempt", attempt.compile())
     graph.add_node("record", _recording_collection(facts, traces, _all_parts), defer=True)
     graph.add_edge(START, "begin")
     graph.add_conditional_edges("begin", _fan_out(facts.num_drafts), ["solo", "attempt", END])
     graph.add_edge("attempt", scored)
-    if isinstance(facts.evaluator, Together):
-        nodes.judge(graph, facts.evaluator, "record")
+    if together is not None:
+        nodes.judge(graph, together, "record")
         chained(graph, "solo", "judge", "record", END)
     else:
         nodes.evaluate(graph, "evaluate_solo", "solo", "solo_score", "record")

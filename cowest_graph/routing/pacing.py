@@ -34,9 +34,8 @@ class Paced:
     """A router that spends a share of what its fallback would cost, whatever comes.
 
     Give it to `create_collaboration(…, route=…)` in a router's stead. Its models are averaged, and
-    its quorum is not asked. The budget is one process's:
-    what was spent is not kept beyond it. A query that nobody is sure of still goes the fallback's
-    way, and the others make up for it.
+    its quorum is not asked. A query that nobody is sure of still goes the fallback's way, and the
+    others make up for it. The budget is one process's: what was spent is not kept beyond it.
 
     Args:
         router: what is expected of each way. One that follows a registry may change; what is then

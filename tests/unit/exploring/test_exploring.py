@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from cowest_graph import TraceStore, create_collaboration
 from cowest_graph.exploring import Explore, wait_for_exploration
 from cowest_graph.testing import ScriptedModel
-from cowest_graph.traces import Trace
+from cowest_graph.traces import Route, Trace
 from cowest_graph.traces.beside.spending import SPENDING
 
 
@@ -75,6 +75,28 @@ def test_a_drawn_query_gets_a_solo_answer_and_further_drafts(traces: TraceStore,
     assert [each.get("temperature") for each in weak.arguments] == [None, 1.0, 1.0]
     assert [each.get("seed") for each in weak.arguments[1:]] == [4, 5]
     assert trace.complete
+
+
+class TakesTheLast:
+    """A router that chooses among three drafts, and sends the last of them to both."""
+
+    after_draft, logprobs, second, drafts = True, False, False, 3
+
+    def choose(self, drafted: list[Any], key: str) -> tuple[int, Route]:
+        return len(drafted) - 1, Route(way="both")
+
+
+def test_explored_drafts_stay_beside_those_that_a_router_did_not_take(traces: TraceStore) -> None:
+    weak = ScriptedModel(["Answer: y0"], version="v1", seed=3)
+    explore = Explore(solo=1.0, drafts=1.0, num_drafts=2)
+    graph_of(traces, explore, weak=weak, evaluator=length, route=TakesTheLast()).invoke(
+        {"query": "Which?"}
+    )
+    trace = only(traces)
+    assert [attempt.index for attempt in trace.attempts] == [0, 1, 2, 3, 4]
+    assert [attempt.gain for attempt in trace.attempts] == [5, None, None, 5, 5]
+    seeds = [each["seed"] for each in weak.arguments if each.get("temperature") == 1.0]
+    assert sorted(seeds) == [4, 5, 6, 7]  # no draft is drawn twice
 
 
 def test_what_is_not_drawn_costs_no_call_and_keeps_its_propensity(traces: TraceStore) -> None:
