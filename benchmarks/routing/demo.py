@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,22 +46,30 @@ class Run:
 
 def held_out(demo: Demo, version: str) -> list[Example]:
     """All ways of a demo's held-out questions, asked once and kept."""
-    with TraceStore(demo.folder / "routing.db") as traces:
+    return collected(demo, version, "held_out", "routing.db", 1, {"temperature": 0.0})
+
+
+def collected(
+    demo: Demo, version: str, part: str, file: str, drafts: int, sampling: Mapping[str, Any]
+) -> list[Example]:
+    """All ways of a part's queries by one version, asked once and kept in a file of the folder."""
+    asked = [{k: row[k] for k in ("query", "reference")} for row in getattr(demo.data, part)]
+    with TraceStore(demo.folder / file) as traces:
         collector = create_collector(
             demo.weak.bind(adapter=version),
             embedded.strong_model(cache=OnceCache()),
             evaluator=SCORING,
             traces=traces,
-            num_drafts=1,
-            sampling={"temperature": 0.0},
+            num_drafts=drafts,
+            sampling=sampling,
             prompts=PROMPTS,
-            domain=f"halden-instruments-{demo.seed}",
+            domain=demo.report["world"],
         ).compile()
-        asked = [{k: row[k] for k in ("query", "reference")} for row in demo.data.held_out]
         for outcome in collect(collector, asked, max_concurrency=len(asked)):
             if outcome.error is not None:
                 raise outcome.error
-        return examples(traces.select(weak_version=version), evaluator=SCORING).examples
+        kept = traces.select(weak_version=version, kind="collection")
+        return examples(kept, evaluator=SCORING).examples
 
 
 def feedback(demo: Demo) -> list[Example]:

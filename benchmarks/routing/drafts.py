@@ -29,12 +29,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "claim"))
 
-from demo import SCORING, WAYS, Run, constant, table
+from demo import SCORING, WAYS, Run, collected, constant, table
 from finished import DPO_VERSION, SFT_VERSION, Demo
 
-from cowest_graph import TraceStore, create_collaboration, create_collector, embedded
-from cowest_graph.collecting import collect
-from cowest_graph.routing import Example, Paced, Router, Target, examples, fit_router
+from cowest_graph import TraceStore, create_collaboration, embedded
+from cowest_graph.routing import Example, Paced, Router, Target, fit_router
 from trainer.demo.caching import OnceCache
 from trainer.demo.measuring import PROMPTS
 
@@ -50,7 +49,6 @@ class Questions:
 
     def __init__(self, demo: Demo, version: str) -> None:
         self.demo, self.version = demo, version
-        self.strong = embedded.strong_model(cache=OnceCache())
         self.taught = self.collected("feedback", DRAWN)
         self.greedy = self.collected("held_out", 1, temperature=0.0)
         drawn = defaultdict(list)
@@ -59,26 +57,9 @@ class Questions:
         self.drafted = [[each, *drawn[each.seen.query]] for each in self.greedy]
 
     def collected(self, part: str, drafts: int, **sampling: Any) -> list[Example]:
-        """All ways of a part's queries, asked once and kept."""
-        rows = [
-            {k: row[k] for k in ("query", "reference")} for row in getattr(self.demo.data, part)
-        ]
-        with TraceStore(self.demo.folder / f"drafts-{part}-{drafts}.db") as traces:
-            collector = create_collector(
-                self.demo.weak.bind(adapter=self.version),
-                self.strong,
-                evaluator=SCORING,
-                traces=traces,
-                num_drafts=drafts,
-                sampling={"logprobs": True, **sampling},
-                prompts=PROMPTS,
-                domain=self.demo.report["world"],
-            ).compile()
-            for outcome in collect(collector, rows, max_concurrency=len(rows)):
-                if outcome.error is not None:
-                    raise outcome.error
-            kept = traces.select(weak_version=self.version, kind="collection")
-            return examples(kept, evaluator=SCORING).examples
+        """All ways of a part's queries, with log-probabilities."""
+        told, file = {"logprobs": True, **sampling}, f"drafts-{part}-{drafts}.db"
+        return collected(self.demo, self.version, part, file, drafts, told)
 
     def router(self, drafts: int, share: float) -> Router:
         """Fitted on the feedback queries alone."""
@@ -109,7 +90,7 @@ class Questions:
         with TraceStore(file) as traces:
             graph = create_collaboration(
                 self.demo.greedy(self.version),
-                self.strong,
+                embedded.strong_model(cache=OnceCache()),
                 evaluator=SCORING,
                 traces=traces,
                 prompts=PROMPTS,
