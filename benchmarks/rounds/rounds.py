@@ -2,14 +2,15 @@
 
     for s in 0 1 2; do cowest demo runs/s$s --seed $s; done
     python benchmarks/rounds/rounds.py runs/s0 runs/s1 runs/s2
-    python benchmarks/rounds/rounds.py runs/s0 runs/s1 runs/s2 --ways same fresh replay sft
+    python benchmarks/rounds/rounds.py runs/s0 runs/s1 runs/s2 --ways same fresh replay sft kto
 
 Round 1 is the demo's own DPO. Every further one collects on the drafts of the round before, trains
 from and against it, and answers the held-out questions again, whatever a gate would say; what the
 gates say stands beside it. Ways: the `same` 40 queries every round; `fresh` ones, the two-sided of
 earlier rounds first (`trainer.course`); `replay`, which is fresh with a demonstration to every four
-pairs; `sft`, which is fresh with the chosen drafts' own likelihood in the loss (RPO). What was
-measured is kept in the folder's rounds.json, so that a run that was stopped goes on.
+pairs; `sft`, which is fresh with the chosen drafts' own likelihood in the loss (RPO); `kto`, the
+same queries and all drafts, also in round 1. What was measured is kept in the folder's rounds.json,
+so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from cowest_graph.benchmark import mean_interval, paired_difference
 from cowest_graph.testing.asking import ask
 from cowest_graph.testing.instruments import instruments
 from cowest_graph.traces import Trace
-from trainer import TrainingJob, preferences, train_dpo
+from trainer import preferences, train_dpo, training_rows
 from trainer.course import Course, two_sided
 from trainer.demo.caching import OnceCache
 from trainer.demo.measuring import together
@@ -41,11 +42,29 @@ from trainer.gate import Gate, SequentialGate, decided
 
 Row = Mapping[str, Any]
 KEPT = "rounds.json"
-COURSES = {
-    "same": Course(),
-    "fresh": Course(queries_a_round=FEEDBACK),
-    "replay": Course(queries_a_round=FEEDBACK, replay=0.25),
-    "sft": Course(queries_a_round=FEEDBACK),
+
+
+@dataclass(frozen=True)
+class Way:
+    """How rounds go: what they ask, and what they train on."""
+
+    course: Course = field(default_factory=Course)
+    objective: str = "dpo"
+    args: Mapping[str, Any] = field(default_factory=dict)  # of the loss
+
+    @property
+    def more(self) -> bool:
+        """Whether it asks other queries than the demo's own, too."""
+        return self.course.queries_a_round is not None
+
+
+FRESH = Course(queries_a_round=FEEDBACK)
+WAYS = {
+    "same": Way(),
+    "fresh": Way(FRESH),
+    "replay": Way(replace(FRESH, replay=0.25)),
+    "sft": Way(FRESH, args={"loss_type": ["sigmoid", "sft"], "loss_weights": [1, 1]}),
+    "kto": Way(objective="kto"),
 }
 
 
@@ -54,7 +73,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folders", type=Path, nargs="+")
     options.add_argument("--rounds", type=int, default=4)
-    options.add_argument("--ways", nargs="+", choices=list(COURSES), default=["same", "fresh"])
+    options.add_argument("--ways", nargs="+", choices=list(WAYS), default=["same", "fresh"])
     options.add_argument(
         "--table", action="store_true", help="print what is there, measure nothing"
     )
@@ -70,42 +89,45 @@ def main() -> None:
 
 def measured(demo: Demo, way: str, rounds: int) -> None:
     """The rounds of a way that are not kept yet."""
-    start = DPO_VERSION
-    if start not in demo.adapters:
+    if DPO_VERSION not in demo.adapters:
         print(f"seed {demo.seed}: the demo had no pairs, so there is no first round")
         return
-    for number in range(2, rounds + 1):
-        version = f"{way}-{number}"
-        if version not in demo.found():
-            trained = _trained(demo, way, number, start)
+    for number in range(1, rounds + 1):
+        version = _version(way, number)
+        if version not in demo.found() and version not in (SFT_VERSION, DPO_VERSION):
+            trained = _trained(demo, way, number)
             if trained is None:
                 return
             weak, strong = demo.greedy(trained), embedded.strong_model(cache=OnceCache())
             demo.keep(*together((f"{version}, alone", version), weak, strong, demo.data.held_out))
-        start = version
 
 
-def _trained(demo: Demo, way: str, number: int, start: str) -> str | None:
+def _version(way: str, number: int) -> str:
+    """The adapter that a round ends with; of round 0, the demo's SFT."""
+    if number == 0:
+        return SFT_VERSION
+    first = number == 1 and WAYS[way].objective == "dpo"
+    return DPO_VERSION if first else f"{way}-{number}"
+
+
+def _trained(demo: Demo, way: str, number: int) -> str | None:
     """The adapter of a round; None where its course says that nothing is worth training."""
-    course, version = COURSES[way], f"{way}-{number}"
+    course, objective = WAYS[way].course, WAYS[way].objective
+    start, version = _version(way, number - 1), _version(way, number)
     asked = course.first(pool(demo, way), [_last(demo, way, number, r) for r in pool(demo, way)])
     with TraceStore(store(demo, way, number)) as traces:
         weak, strong = demo.weak.bind(adapter=start), embedded.strong_model(cache=OnceCache())
         collected(weak, strong, asked, traces, 5, demo.report["world"], print)
         found = explained(demo, way, traces, start)
-    rows = course.rows(preferences(found), found, "dpo", "chain_of_thought")
+    given = training_rows(objective, found)
+    rows = course.rows(given, found, objective, "chain_of_thought")
     print(f"seed {demo.seed}, {version}: {rows if isinstance(rows, str) else rows.report}")
     if isinstance(rows, str):
         return None
     _, job = jobs(demo.base, demo.seed)
-    train = partial(train_dpo, rows, _job(job, way), start=start, drop_bad_rows=True)
+    job = replace(job, objective=objective, args={**job.args, **WAYS[way].args})
+    train = partial(train_dpo, rows, job, start=start, drop_bad_rows=True)
     return demo.trained(version, train)
-
-
-def _job(job: TrainingJob, way: str) -> TrainingJob:
-    if way != "sft":
-        return job
-    return replace(job, args={**job.args, "loss_type": ["sigmoid", "sft"], "loss_weights": [1, 1]})
 
 
 def pool(demo: Demo, way: str) -> list[Row]:
@@ -114,7 +136,7 @@ def pool(demo: Demo, way: str) -> list[Row]:
     None shares its facts with a held-out question of the same kind.
     """
     own: list[Row] = list(demo.data.feedback)
-    if way == "same":
+    if not WAYS[way].more:
         return own
     more = ask(
         instruments(demo.seed), demo.seed, train=TRAIN, feedback=4 * FEEDBACK, held_out=HELD_OUT
@@ -134,11 +156,10 @@ def store(demo: Demo, way: str, number: int) -> Path:
 
 def collection(demo: Demo, way: str, number: int) -> list[Trace]:
     """The traces that a round was trained on."""
-    start = {1: SFT_VERSION, 2: DPO_VERSION}.get(number, f"{way}-{number - 1}")
     if not store(demo, way, number).exists():
         return []
     with TraceStore(store(demo, way, number)) as traces:
-        return list(traces.select(weak_version=start, kind="collection"))
+        return list(traces.select(weak_version=_version(way, number - 1), kind="collection"))
 
 
 def explained(demo: Demo, way: str, traces: TraceStore, version: str) -> list[Trace]:
@@ -176,9 +197,9 @@ def table(demos: list[Demo], way: str, rounds: int) -> None:
 
 
 def _names(way: str, number: int) -> tuple[str, str]:
-    named = [COLLABORATION_SFT, COLLABORATION_DPO]
-    named += [f"{way}-{each}" for each in range(2, number + 1)]
-    return named[number], named[number - 1]
+    demo = {SFT_VERSION: COLLABORATION_SFT, DPO_VERSION: COLLABORATION_DPO}
+    ours, before = (_version(way, each) for each in (number, number - 1))
+    return demo.get(ours, ours), demo.get(before, before)
 
 
 def _run(demo: Demo) -> dict[str, Any]:

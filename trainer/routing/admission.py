@@ -28,17 +28,25 @@ class Admission:
     Args:
         verdict: of its score beside that of what is in use, within what may be lost.
         cost, current: strong tokens or calls a query, of the two.
-        passed: whether it may be promoted: not worse, and cheaper.
+        better: whether its score is higher, by the same gate without a margin.
     """
 
     verdict: Verdict
     cost: float
     current: float
-    passed: bool
+    better: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may be promoted: not worse and cheaper, or better.
+
+        Whoever is better is also not worse, so that two questions are asked at the price of one.
+        """
+        return self.better or (self.verdict.passed and self.cost < self.current)
 
     def __str__(self) -> str:
-        cheaper = f"{self.cost:.1f} beside {self.current:.1f} a query"
-        return f"{self.verdict}; cost {cheaper}"
+        how = " (better)" if self.better else ""
+        return f"{self.verdict}{how}; cost {self.cost:.1f} beside {self.current:.1f} a query"
 
 
 def admitted(
@@ -93,8 +101,9 @@ def admitted(
     ours, cost = _came_to(candidate, found, card["unit"])
     theirs, before = _came_to(against or _constant(candidate), found, card["unit"])
     loss = LOSS * abs(sum(theirs) / len(theirs))
-    verdict = (gate or Gate(margin=-loss)).verdict(ours, theirs)
-    return Admission(verdict, cost, before, verdict.passed and cost < before)
+    gate = gate or Gate(margin=-loss)
+    better = replace(gate, margin=max(0.0, gate.margin)).verdict(ours, theirs)
+    return Admission(gate.verdict(ours, theirs), cost, before, better.passed)
 
 
 def _constant(router: Router) -> Router:

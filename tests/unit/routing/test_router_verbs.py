@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hills import collected, words
+from hills import collected, drafted_twice, words
 
 from cowest_graph import TraceStore, exact_match, metric
-from cowest_graph.routing import RouterRegistry, Target
+from cowest_graph.routing import Features, RouterRegistry, Target, examples, fit_router
 from trainer.cli import run
 from trainer.gate import Gate
 from trainer.routing import admitted, fit_from
@@ -78,6 +79,26 @@ def test_the_gate_lets_a_cheaper_router_in_and_a_worse_one_not(store: Path) -> N
         nothing, blind = routers(store, test=0.0)
         with pytest.raises(ValueError, match="no query was held out"):
             admitted(blind, nothing, traces, evaluator=scoring)
+
+
+def test_the_gate_lets_a_choice_in_that_is_better_and_no_cheaper(tmp_path: Path) -> None:
+    found, scoring = RouterRegistry(tmp_path), metric(exact_match)
+    traces = drafted_twice(160)
+    taught = examples(traces, evaluator=scoring).examples
+    everything = fit_router(
+        taught, Target(share=1.0), drafts=2, features=Features(("draft_shape",))
+    )
+    paid = replace(everything.router.policy, price=0.0, nearest=None, quorum=0.0)
+    chooses = found.add(replace(everything.router, policy=paid), everything.card)
+    admission = admitted(chooses, found, traces, evaluator=scoring)
+    assert admission.cost >= admission.current
+    assert admission.better
+    assert admission.passed
+    assert "(better)" in str(admission)
+    found.promote(chooses)
+    again = admitted(chooses, found, traces, evaluator=scoring)
+    assert again.verdict.passed  # within what may be lost
+    assert not again.passed  # though it is neither better nor cheaper than itself
 
 
 def test_the_verbs_show_and_choose(
