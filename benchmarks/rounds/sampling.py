@@ -24,7 +24,7 @@ from trainer.course import two_sided
 from trainer.demo.caching import OnceCache
 from trainer.demo.run import collected
 
-TEMPERATURES = (0.5, 0.7, 1.0, 1.3)
+TEMPERATURES = (0.7, 1.0, 1.3)
 DRAFTS = (5, 8, 12)
 
 
