@@ -89,12 +89,12 @@ def main() -> None:
 
 def measured(demo: Demo, way: str, rounds: int) -> None:
     """The rounds of a way that are not kept yet."""
-    if DPO_VERSION not in demo.adapters:
+    if _version(way, 1) == DPO_VERSION and DPO_VERSION not in demo.adapters:
         print(f"seed {demo.seed}: the demo had no pairs, so there is no first round")
         return
     for number in range(1, rounds + 1):
         version = _version(way, number)
-        if version not in demo.found() and version not in (SFT_VERSION, DPO_VERSION):
+        if version not in (DPO_VERSION, *demo.found()):
             trained = _trained(demo, way, number)
             if trained is None:
                 return

@@ -45,14 +45,13 @@ def first(traces: list[Trace], drafts: int) -> list[Trace]:
 def row(traces: list[Trace], drafts: int) -> list[str]:
     """Of one collection: what its drafts are like, and what a pair costs."""
     found = first(traces, drafts)
-    attempts = [attempt for trace in found for attempt in trace.attempts]
     report, share = preferences(found).report, two_sided(found)
-    usable = report.pairs - report.identical_pairs
+    usable, scored = report.pairs - report.identical_pairs, report.helped + report.hurt
     calls = len(found) * (2 * drafts + 2)
-    different = sum(len({a.draft for a in trace.attempts}) for trace in found)
+    different = sum(len({attempt.draft for attempt in trace.attempts}) for trace in found)
     return [
         f"{different / len(found):.1f}",
-        f"{sum((a.gain or 0) > 0 for a in attempts) / len(attempts):.2f}",
+        f"{report.helped / scored:.2f}" if scored else "-",
         "-" if share is None else f"{share:.2f}",
         str(usable),
         f"{calls / usable:.1f}" if usable else "-",
